@@ -832,6 +832,8 @@ class Assign(_message.Message):
     MORE_UNRECORDED_FIELD_NUMBER: _builtins.int
     REMAINING_FIELD_NUMBER: _builtins.int
     WAITED_FIELD_NUMBER: _builtins.int
+    KEPT_FIELD_NUMBER: _builtins.int
+    TRUNCATED_FIELD_NUMBER: _builtins.int
     turn_id: _builtins.str
     """The turn."""
     epoch: _builtins.int
@@ -848,6 +850,12 @@ class Assign(_message.Message):
     """The conversation's version after its last recorded turn; an older context must not be used."""
     more_unrecorded: _builtins.bool
     """There are more of them than fit: finish this turn unrecorded."""
+    kept: _builtins.bool
+    """Answers Hello.holding: nobody else had the turn meanwhile, so go on with what you have. Otherwise start from this frame
+    alone.
+    """
+    truncated: _builtins.bool
+    """The reply so far ended early."""
     @_builtins.property
     def scope(self) -> _message_pb2.Scope:
         """Where."""
@@ -899,10 +907,12 @@ class Assign(_message.Message):
         more_unrecorded: _builtins.bool = ...,
         remaining: _duration_pb2.Duration | None = ...,
         waited: _duration_pb2.Duration | None = ...,
+        kept: _builtins.bool = ...,
+        truncated: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "remaining", b"remaining", "scope", b"scope", "waited", b"waited"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "conversation_id", b"conversation_id", "effects", b"effects", "epoch", b"epoch", "kind", b"kind", "last", b"last", "messages", b"messages", "min_version", b"min_version", "more_unrecorded", b"more_unrecorded", "parts", b"parts", "remaining", b"remaining", "revision", b"revision", "scope", b"scope", "turn_id", b"turn_id", "unrecorded", b"unrecorded", "waited", b"waited"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "conversation_id", b"conversation_id", "effects", b"effects", "epoch", b"epoch", "kept", b"kept", "kind", b"kind", "last", b"last", "messages", b"messages", "min_version", b"min_version", "more_unrecorded", b"more_unrecorded", "parts", b"parts", "remaining", b"remaining", "revision", b"revision", "scope", b"scope", "truncated", b"truncated", "turn_id", b"turn_id", "unrecorded", b"unrecorded", "waited", b"waited"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -1,0 +1,1 @@
+"""The resident agent: persona, prompt and model. It keeps no state of any conversation."""

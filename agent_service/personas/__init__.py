@@ -1,0 +1,1 @@
+"""Packaged personas: everything that belongs to a business, as data."""

@@ -1,0 +1,1 @@
+"""Brazilian Portuguese as people type it: pure functions, no business word in them."""

@@ -1,0 +1,1 @@
+"""Stores of the buffer, chosen by SDR_BUFFER_STORE."""

@@ -1,0 +1,239 @@
+"""Who works on what: sessions, leases, and giving turns and records to workers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from copy import copy
+
+from buffer_service.turn_taking.entities import SAID, EndReason, InboxMessage, Lane, Part, PartState, SendOutcome, Turn, TurnKind
+from buffer_service.turn_taking.frames import (
+    Assign,
+    Frame,
+    Reason,
+    Record,
+    RecordedTurn,
+    Revoke,
+    Who,
+)
+from buffer_service.turn_taking.policy import Policy
+from buffer_service.turn_taking.ports import LaneStore
+from buffer_service.turn_taking.sessions import LaneClock, Run, Session, Timers
+
+RECORD_BYTES = 1 << 20
+
+
+def in_order(messages: Sequence[InboxMessage]) -> tuple[InboxMessage, ...]:
+    """Inside a turn: provider time, then acceptance."""
+    return tuple(sorted(messages, key=lambda m: (m.provider_at, m.sequence)))
+
+
+def who(lane: Lane) -> Who:
+    """A lane's identity for frames."""
+    return Who(
+        conversation_id=lane.conversation_id,
+        scope=lane.scope,
+        contact=lane.contact,
+        address=lane.address,
+        display_name=lane.display_name,
+        aliases=lane.aliases,
+    )
+
+
+def recorded_turn(lane: Lane, turn: Turn) -> RecordedTurn:
+    """A turn's account for history: only what was said, and effects only if something was."""
+    account = copy(turn)
+    account.messages = list(in_order(turn.messages))
+    account.parts = [copy(p) for p in turn.parts]
+    if not any(p.state in SAID for p in turn.parts):
+        account.effects = ()
+    return RecordedTurn(turn=account, who=who(lane))
+
+
+def next_unsent(turn: Turn) -> tuple[int, Part] | None:
+    """The first part that is stored and not begun."""
+    return next(((i, p) for i, p in enumerate(turn.parts) if p.state is PartState.STORED), None)
+
+
+class Assignment:
+    """Volatile state, and the rules by which turns change hands. Base of the state machine."""
+
+    def __init__(self, *, store: LaneStore, policy: Policy) -> None:
+        self.store = store
+        self.policy = policy
+        self.sessions: dict[int, Session] = {}
+        self.runs: dict[str, Run] = {}
+        self.clocks: dict[str, LaneClock] = {}
+        self.waiting: dict[str, None] = {}
+        self.timers = Timers()
+        self.counters: Counter[str] = Counter()
+        self._touched: dict[str, Lane] = {}
+        self._out: list[tuple[int, Frame]] = []
+
+    # ---- plumbing
+
+    def raw(self, conversation_id: str) -> Lane:
+        """The lane itself, not followed to the one that it was merged into."""
+        lane = self.store.lane(conversation_id)
+        self._touched[conversation_id] = lane
+        return lane
+
+    def lane(self, conversation_id: str) -> Lane:
+        """The lane that speaks for this conversation."""
+        lane = self.raw(conversation_id)
+        while lane.merged_into:
+            lane = self.raw(lane.merged_into)
+        return lane
+
+    def emit(self, sid: int, frame: Frame) -> None:
+        """Sends a frame once the transaction is durable."""
+        self._out.append((sid, frame))
+
+    def take_frames(self) -> list[tuple[int, Frame]]:
+        """Frames of the transaction that ends."""
+        frames, self._out = self._out, []
+        return frames
+
+    def clock(self, lane: Lane) -> LaneClock:
+        """The lane's timers."""
+        return self.clocks.setdefault(lane.conversation_id, LaneClock())
+
+    # ---- giving
+
+    def assign(self, now: int) -> None:
+        """Gives waiting turns, and records without a turn, to workers with credit; first come, first served."""
+        if not self.waiting or self.free(now) is None:
+            return
+        for conversation_id in list(self.waiting):
+            session = self.free(now)
+            if session is None:
+                return
+            lane = self.raw(conversation_id)
+            if lane.turn:
+                run = self.runs[lane.turn.turn_id]
+                if run.holder is None and not lane.turn.in_flight and now >= run.not_before:
+                    self.give(now, lane, lane.turn, session)
+            elif lane.unrecorded and now >= self.clock(lane).record_after:
+                self._give_records(now, lane, session)
+
+    def _give_records(self, now: int, lane: Lane, session: Session) -> None:
+        clock = self.clock(lane)
+        clock.record_after = now + min(self.policy.record_retry * 2**clock.record_tries, self.policy.record_retry_max)
+        clock.record_tries = min(clock.record_tries + 1, 10)
+        turns, _ = self.store.unrecorded(lane, RECORD_BYTES)
+        records = tuple(recorded_turn(lane, t) for t in turns)
+        self.emit(session.sid, Record(conversation_id=lane.conversation_id, turns=records))
+
+    def give(self, now: int, lane: Lane, turn: Turn, session: Session, *, kept: bool = False) -> None:
+        """Assigns a turn. The epoch rises in this transaction, except for the first time: the opening commit holds it."""
+        run = self.runs[turn.turn_id]
+        turn.epoch += 1 if run.given else 0
+        previous, run.given, run.sign, run.parked = run.holder, True, now, None
+        self._hold(run, turn.turn_id, session)
+        self.counters["assigned"] += 1
+        self.emit(session.sid, self._assignment(now, lane, turn, kept=kept))
+        if previous and previous.sid != session.sid and previous.sid in self.sessions:
+            self.emit(previous.sid, Revoke(turn_id=turn.turn_id, epoch=0, reason=Reason.STALE_EPOCH))
+
+    def _assignment(self, now: int, lane: Lane, turn: Turn, *, kept: bool) -> Assign:
+        older, more = self.store.unrecorded(lane, RECORD_BYTES) if lane.unrecorded else ([], False)
+        messages = () if turn.kind is TurnKind.APOLOGY else in_order(turn.messages)
+        return Assign(
+            turn_id=turn.turn_id,
+            epoch=turn.epoch,
+            revision=turn.revision,
+            kind=turn.kind,
+            who=who(lane),
+            messages=messages,
+            parts=tuple(copy(p) for p in turn.parts),
+            last=turn.last,
+            effects=turn.effects,
+            min_version=lane.recorded_version,
+            unrecorded=tuple(recorded_turn(lane, t) for t in older),
+            more_unrecorded=more,
+            kept=kept,
+            truncated=turn.truncated,
+            remaining=max(self.remaining(now, turn), self.policy.min_remaining),
+            waited=max(0, now - min((m.accepted_at for m in turn.messages), default=now)),
+        )
+
+    def _hold(self, run: Run, turn_id: str, session: Session | None) -> None:
+        if run.holder:
+            run.holder.held.discard(turn_id)
+        run.holder = session
+        if session:
+            session.held.add(turn_id)
+
+    def free(self, now: int) -> Session | None:
+        """The live worker with the most credit left."""
+        load: Counter[str] = Counter()
+        for session in self.sessions.values():
+            load[session.worker] += len(session.held)
+        live = [
+            s
+            for s in self.sessions.values()
+            if s.connected and now - s.beat < self.policy.lease and load[s.worker] < s.capacity
+        ]
+        return max(live, key=lambda s: (s.capacity - load[s.worker], s.beat, s.sid), default=None)
+
+    def remaining(self, now: int, turn: Turn) -> int:
+        """Time left to the deadline: from the oldest message's acceptance, at least 10 s after each assignment."""
+        sign = self.runs[turn.turn_id].sign
+        oldest = min((m.accepted_at for m in turn.messages), default=turn.opened_at)
+        floor = self.policy.min_remaining - (now - (now if sign is None else sign))
+        return max(self.policy.deadline - (now - oldest), floor)
+
+    # ---- losing
+
+    def lose(self, now: int, lane: Lane, turn: Turn, *, counts: bool) -> None:
+        """Takes a turn from its worker. Every loss, revocation or failed return counts as an attempt, with back-off."""
+        run = self.runs[turn.turn_id]
+        self._hold(run, turn.turn_id, None)
+        run.parked = None
+        self.counters["lost_turns"] += 1
+        if not counts:
+            return
+        turn.attempts += 1
+        run.not_before = now + min(250 * 2 ** min(turn.attempts, 10), 8_000)
+        if turn.attempts < self.policy.max_attempts:
+            return
+        if not turn.open:
+            turn.truncated, turn.last = turn.truncated or not turn.last, True
+        elif turn.kind is TurnKind.ANSWER:
+            self._bury(now, lane, turn)
+
+    def _bury(self, now: int, lane: Lane, turn: Turn) -> None:
+        self.store.bury(turn, "attempts", now)
+        self.counters["dead_letters"] += 1
+        turn.kind, turn.parts, turn.last, turn.effects = TurnKind.APOLOGY, [], False, ()
+        turn.handoff = turn.truncated = False
+        turn.needs_human = lane.needs_human = True
+
+    def forget_run(self, turn: Turn) -> None:
+        """Drops the volatile side of a turn that ends."""
+        run = self.runs.pop(turn.turn_id, None)
+        if run and run.holder:
+            run.holder.held.discard(turn.turn_id)
+
+    # ---- closing parts
+
+    def drop_rest(self, turn: Turn) -> None:
+        """What was not begun never will be."""
+        for part in turn.parts:
+            if part.state is PartState.STORED:
+                part.state = PartState.DROPPED
+        turn.last = True
+
+    def _refused(self, now: int, turn: Turn, part: Part, outcome: SendOutcome) -> None:
+        """Certainly not delivered: back to stored, with back-off. An open turn's reply is forgotten: messages may join."""
+        part.state = PartState.STORED
+        turn.tries += 1
+        first_try = outcome is SendOutcome.NOT_STARTED and turn.tries < 3
+        self.runs[turn.turn_id].not_before = now + (0 if first_try else min(500 * 2 ** min(turn.tries, 10), 16_000))
+        if turn.open:
+            turn.parts, turn.last, turn.effects = [], False, ()
+            turn.handoff = turn.truncated = False
+
+    def end_reason(self, turn: Turn) -> EndReason:
+        """How a complete turn ends."""
+        return EndReason.FINISHED if turn.complete else EndReason.PAUSED

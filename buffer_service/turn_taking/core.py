@@ -1,0 +1,238 @@
+"""The state machine's commands. Every public method is one store transaction; the frames it makes may leave once that
+transaction is durable. `now` is epoch milliseconds of a clock that never jumps."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from buffer_service.turn_taking.entities import Echo, EndReason, Incoming, Lane, SendOutcome, Turn
+from buffer_service.turn_taking.frames import Drain, Reason, Revoke
+from buffer_service.turn_taking.replies import Replies
+from buffer_service.turn_taking.sessions import Run, Session
+
+
+class TurnTaking(Replies):
+    """One instance per buffer process and store."""
+
+    # ---- start
+
+    def restore(self, now: int, lanes: Iterable[Lane]) -> None:
+        """Takes up what a store holds: every turn gets one fresh lease, attempt windows begin anew."""
+        held = list(lanes)
+        for lane in held:
+            self._touched[lane.conversation_id] = lane
+            if lane.turn:
+                run = self.runs[lane.turn.turn_id] = Run(conversation_id=lane.conversation_id, given=True)
+                run.not_before = now + self.policy.lease
+                if lane.turn.in_flight:
+                    run.window = now + self.policy.window
+        for lane in held:
+            self.open_next(now, self.lane(lane.conversation_id))
+        self.settle(now)
+
+    # ---- messages
+
+    def enqueue(self, now: int, conversation_id: str, incoming: Incoming) -> tuple[Lane, str] | None:
+        """A message of a lead or a human. The lane and the turn it went to ("" while it waits); None: seen before."""
+        lane = self.lane(conversation_id)
+        message = self.store.new_message(lane, incoming, now)
+        if message is None:
+            return None
+        self.take_message(now, lane, message)
+        self.settle(now)
+        return lane, message.turn_id
+
+    def echo(self, now: int, conversation_id: str, echo: Echo) -> bool:
+        """The provider's copy of an outgoing message. True when it was somebody else's."""
+        foreign = self.take_echo(now, self.lane(conversation_id), echo)
+        self.settle(now)
+        return foreign
+
+    def presence(self, now: int, conversation_id: str, composing: bool) -> None:
+        """The lead types, or stopped."""
+        self.composing(now, self.lane(conversation_id), composing)
+
+    def join_lanes(self, now: int, older_id: str, younger_id: str) -> None:
+        """An alias set named two conversations."""
+        self.merge(now, self.lane(older_id), self.lane(younger_id))
+        self.settle(now)
+
+    # ---- people
+
+    def pause(self, now: int, conversation_id: str, reason: str) -> Lane:
+        """A human answers."""
+        lane = self.lane(conversation_id)
+        self.pause_lane(now, lane, reason)
+        self.open_next(now, lane)
+        self.settle(now)
+        return lane
+
+    def resume(self, now: int, conversation_id: str) -> Lane:
+        """The agent answers again."""
+        lane = self.lane(conversation_id)
+        self.resume_lane(now, lane)
+        self.settle(now)
+        return lane
+
+    def forget(self, now: int, lane: Lane) -> None:
+        """Takes the turn away; the store erases the lane in the same transaction."""
+        turn = lane.turn
+        if turn:
+            holder = self.runs[turn.turn_id].holder
+            if holder:
+                self.emit(holder.sid, Revoke(turn_id=turn.turn_id, epoch=0, reason=Reason.WRONG_STATE))
+            self.forget_run(turn)
+            lane.turn, turn.end_reason = None, EndReason.FORGOTTEN
+        self._touched.pop(lane.conversation_id, None)
+        self.waiting.pop(lane.conversation_id, None)
+        self.timers.set(lane.conversation_id, None)
+        self.clocks.pop(lane.conversation_id, None)
+        self.settle(now)
+
+    # ---- workers
+
+    def hello(self, now: int, sid: int, *, worker: str, capacity: int, holding: Iterable[tuple[str, int]]) -> None:
+        """A worker (re)appears: turns that it rightly holds go on with a new epoch, others are revoked, and turns of it
+        that it doesn't name are given up."""
+        old = [s for s in self.sessions.values() if s.worker == worker]
+        for session in old:
+            del self.sessions[session.sid]
+        new = self.sessions[sid] = Session(sid, worker, capacity, now)
+        named = dict(holding)
+        for turn_id, epoch in named.items():
+            self._take_up(now, new, turn_id, epoch)
+        for session in old:
+            for turn_id in list(session.held):
+                lane = self.raw(self.runs[turn_id].conversation_id)
+                if lane.turn:
+                    self.lose(now, lane, lane.turn, counts=False)
+        self.settle(now)
+
+    def _take_up(self, now: int, session: Session, turn_id: str, epoch: int) -> None:
+        run = self.runs.get(turn_id)
+        lane = self.raw(run.conversation_id) if run else None
+        turn = lane.turn if lane else None
+        if lane and turn and self._may_keep(turn, session.worker, epoch):
+            self.give(now, lane, turn, session, kept=True)
+        else:
+            self.emit(session.sid, Revoke(turn_id=turn_id, epoch=epoch, reason=Reason.STALE_EPOCH))
+
+    def _may_keep(self, turn: Turn, worker: str, epoch: int) -> bool:
+        if turn.in_flight and turn.sender != worker:
+            return False
+        holder = self.runs[turn.turn_id].holder
+        return epoch == turn.epoch and (holder is None or holder.worker == worker)
+
+    def heartbeat(self, now: int, sid: int) -> None:
+        """The worker lives."""
+        if sid in self.sessions:
+            self.sessions[sid].beat = now
+
+    def stream_lost(self, sid: int) -> None:
+        """The lease decides about the worker's turns; only parked answers die with their stream."""
+        for run in self.runs.values():
+            if run.parked and run.parked.sid == sid:
+                run.parked = None
+        session = self.sessions.get(sid)
+        if session is None:
+            return
+        session.connected = False
+        if not session.held:
+            del self.sessions[sid]
+
+    def drain(self) -> None:
+        """The buffer stops."""
+        for sid in self.sessions:
+            self.emit(sid, Drain())
+
+    # ---- time
+
+    def woke(self, now: int) -> None:
+        """The buffer noticed that it slept: a fresh lease for everyone before anything is taken away."""
+        for session in self.sessions.values():
+            session.beat = now
+        for run in self.runs.values():
+            if run.window is not None:
+                run.window = max(run.window, now + self.policy.lease)
+        self.tick(now)
+
+    def tick(self, now: int) -> None:
+        """Does what is due. Costs nothing for lanes where nothing is."""
+        due = dict.fromkeys(self.timers.pop_due(now))
+        for session in list(self.sessions.values()):
+            if now - session.beat >= self.policy.lease:
+                due.update(dict.fromkeys(self.runs[t].conversation_id for t in session.held))
+        for conversation_id in due:
+            self._tick_lane(now, self.raw(conversation_id))
+        for session in list(self.sessions.values()):
+            if not session.connected and not session.held:
+                del self.sessions[session.sid]
+        self.settle(now)
+
+    def _tick_lane(self, now: int, lane: Lane) -> None:
+        turn = lane.turn
+        if turn and turn.in_flight:
+            window = self.runs[turn.turn_id].window
+            if window is not None and now >= window:
+                self.close_part(now, lane, turn, turn.in_flight, SendOutcome.UNKNOWN)
+                self.judge_echoes(now, lane)
+        if lane.turn:
+            self._tick_turn(now, lane, lane.turn)
+        if lane.pause and now >= lane.pause.renewed_at + self.policy.handoff_quiet:
+            self.counters["auto_resumed"] += 1
+            self.resume_lane(now, lane)
+        self.open_next(now, self.lane(lane.conversation_id))
+
+    def _tick_turn(self, now: int, lane: Lane, turn: Turn) -> None:
+        run = self.runs[turn.turn_id]
+        if run.holder and now - run.holder.beat >= self.policy.lease:
+            self.counters["leases_expired"] += 1
+            self.lose(now, lane, turn, counts=True)
+        elif run.holder and now >= self._forgotten_at(turn):
+            self.emit(run.holder.sid, Revoke(turn_id=turn.turn_id, epoch=turn.epoch, reason=Reason.STALE_EPOCH))
+            self.lose(now, lane, turn, counts=True)
+        self.let_go(now, lane, turn)
+
+    def _forgotten_at(self, turn: Turn) -> int:
+        run = self.runs[turn.turn_id]
+        if turn.in_flight or run.parked or run.sign is None:
+            return 1 << 62
+        return run.sign + self.policy.forgotten_after
+
+    def settle(self, now: int) -> None:
+        """Ends a transaction: gives out what became free, and notes when each touched lane is due."""
+        self._note_waiting()
+        self.assign(now)
+        touched, self._touched = self._touched, {}
+        for lane in touched.values():
+            self._settle_lane(lane)
+            self.timers.set(lane.conversation_id, self._due(now, lane))
+
+    def _note_waiting(self) -> None:
+        for lane in self._touched.values():
+            self._settle_lane(lane)
+
+    def _settle_lane(self, lane: Lane) -> None:
+        turn = lane.turn
+        idle = turn is None or (self.runs[turn.turn_id].holder is None and not turn.in_flight)
+        if idle and (turn or lane.unrecorded):
+            self.waiting.setdefault(lane.conversation_id)
+        else:
+            self.waiting.pop(lane.conversation_id, None)
+        if not turn and not lane.unrecorded and not lane.pending:
+            self.clocks.pop(lane.conversation_id, None)
+
+    def _due(self, now: int, lane: Lane) -> int | None:
+        """The next instant at which _tick_lane has something to do. What waits for a worker is in `waiting` instead."""
+        times: list[int] = []
+        turn = lane.turn
+        if turn:
+            run = self.runs[turn.turn_id]
+            times += [self._forgotten_at(turn)] if run.holder else []
+            times += [run.window] if run.window is not None else []
+            times += [self._parked_until(now, lane, turn, run.parked)] if run.parked else []
+        elif lane.pending and not lane.waits_for:
+            times.append(self.ripe_at(lane))
+        if lane.pause:
+            times.append(lane.pause.renewed_at + self.policy.handoff_quiet)
+        return max(now + 1, min(times)) if times else None

@@ -1,0 +1,1 @@
+"""What we know about a lead: leads, conversations and history behind gRPC."""

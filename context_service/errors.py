@@ -1,0 +1,29 @@
+"""The errors that only this service knows; the rest is in `service_kit.errors`."""
+
+import grpc
+
+from service_kit.errors import ServiceError
+
+
+class Forgotten(ServiceError):
+    """The contact asked to be forgotten."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "FORGOTTEN"
+
+
+class WrongState(ServiceError):
+    """The conversation is not in a state that allows this."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "WRONG_STATE"
+
+
+class BadPageToken(ServiceError):
+    """The page token was not made by this method with these filters."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    reason = "BAD_PAGE_TOKEN"
+
+    def __init__(self) -> None:
+        super().__init__(field="page_token")

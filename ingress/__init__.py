@@ -1,0 +1,1 @@
+"""The only process that faces the internet: webhook edge, turn runner and sender."""

@@ -1,0 +1,322 @@
+"""The product's core behind the face of the executable specification, so that its world and checker judge the product."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from buffer_service.turn_taking import Policy, Strategy, TurnTaking
+from buffer_service.turn_taking import frames as fr
+from buffer_service.turn_taking.entities import (
+    EndReason,
+    Incoming,
+    InboxMessage,
+    Lane,
+    Part,
+    PartState,
+    SendOutcome,
+    Turn,
+    TurnKind,
+)
+from buffer_service.turn_taking.lanes import Lanes
+from buffer_service.turn_taking.sessions import Commit
+from tests.simulation.memory_store import MemoryStore
+
+LEASE, WINDOW = 3_000, 12_000
+STORED, ATTEMPTING, SENT, UNKNOWN, REFUSED, DROPPED = "stored", "attempting", "sent", "unknown", "refused", "dropped"
+CLOSED = (SENT, UNKNOWN, REFUSED, DROPPED)
+WHY = {EndReason.FINISHED: "finished", EndReason.PAUSED: "paused", EndReason.RECORD_ONLY: "record-only"}
+Frames = list[tuple[int, dict[str, Any]]]
+
+
+@dataclass
+class MessageView:
+    id: int
+    conv: str
+    seq: int
+    at: int
+    record_only: bool
+
+
+@dataclass
+class PartView:
+    text: str
+    state: str
+    attempt: int
+
+
+@dataclass
+class TurnView:
+    id: int
+    conv: str
+    kind: str
+    msgs: list[MessageView]
+    parts: list[PartView]
+    last: bool
+    truncated: bool
+    effects: tuple[Any, ...]
+    why: str
+
+
+@dataclass
+class LaneView:
+    conv: str
+    turn: TurnView | None
+    pending: list[MessageView]
+    records: list[TurnView]
+
+
+class Durable:
+    """What survives a crash, seen as the checker wants it."""
+
+    def __init__(self) -> None:
+        self.store = MemoryStore()
+        self.origin: dict[int, str] = {}
+
+    def message(self, m: InboxMessage) -> MessageView:
+        mid = int(m.message_id)
+        return MessageView(mid, self.origin[mid], m.sequence, m.accepted_at, m.record_only)
+
+    def turn(self, t: Turn) -> TurnView:
+        parts = [PartView(p.text, p.state.name.lower(), p.attempt) for p in t.parts]
+        msgs = [self.message(m) for m in t.messages]
+        return TurnView(
+            int(t.turn_id),
+            t.conversation_id,
+            t.kind.name,
+            msgs,
+            parts,
+            t.last,
+            t.truncated,
+            t.effects,
+            WHY.get(t.end_reason, ""),
+        )
+
+    @property
+    def lanes(self) -> dict[str, LaneView]:
+        return {k: self.lane(lane) for k, lane in self.store.lanes.items()}
+
+    def lane(self, lane: Lane) -> LaneView:
+        turn = self.turn(lane.turn) if lane.turn else None
+        records = [self.turn(t) for t in self.store.unrecorded_turns(lane)] if lane.unrecorded else []
+        return LaneView(lane.conversation_id, turn, [self.message(m) for m in lane.pending], records)
+
+    @property
+    def ended(self) -> list[TurnView]:
+        return [self.turn(t) for t in self.store.ended_in_order()]
+
+
+class Witnessed(TurnTaking):
+    """Tells the checker what it does. Test-only: the product's core knows no observer."""
+
+    log: Callable[..., None]
+
+    def _new_turn(self, now: int, lane: Lane, kind: TurnKind, messages: list[InboxMessage]) -> Turn:
+        turn = super()._new_turn(now, lane, kind, messages)
+        self.log("open", int(turn.turn_id), lane.conversation_id, kind.name)
+        return turn
+
+    def _join(self, now: int, lane: Lane, turn: Turn, message: InboxMessage) -> None:
+        super()._join(now, lane, turn, message)
+        self.log("join", int(turn.turn_id), turn.revision, turn.kind.name, int(message.message_id))
+
+    def _first_commit(self, now: int, sid: int, lane: Lane, turn: Turn, commit: Commit, *, since: int) -> None:
+        super()._first_commit(now, sid, lane, turn, commit, since=since)
+        if turn.parts:
+            mids = [int(m.message_id) for m in turn.messages]
+            text = turn.parts[0].text
+            self.log("first", int(turn.turn_id), turn.epoch, commit.revision, turn.revision, mids, text)
+
+    def _attempt(self, now: int, sid: int, turn: Turn, index: int, part: Part) -> fr.Go:
+        go = super()._attempt(now, sid, turn, index, part)
+        lane = self.raw(turn.conversation_id)
+        self.log("attempting", turn.conversation_id, int(turn.turn_id), index, part.attempt, turn.epoch, lane.paused)
+        return go
+
+    def close_part(self, now: int, lane: Lane, turn: Turn, part: Part, outcome: SendOutcome) -> None:
+        index = turn.parts.index(part)
+        self.log("closed", int(turn.turn_id), index, part.attempt, outcome.name)
+        super().close_part(now, lane, turn, part, outcome)
+
+    def pause_lane(self, now: int, lane: Lane, reason: str) -> None:
+        if not lane.paused:
+            self.log("pause", lane.conversation_id)
+        super().pause_lane(now, lane, reason)
+
+    def resume_lane(self, now: int, lane: Lane) -> None:
+        self.log("resume", lane.conversation_id)
+        super().resume_lane(now, lane)
+
+    def merge(self, now: int, older: Lane, younger: Lane) -> None:
+        if older is not younger:
+            self.log("merge", older.conversation_id, younger.conversation_id)
+        super().merge(now, older, younger)
+
+
+class Core:
+    """The specification's interface: every method is one transaction and returns frames as dictionaries."""
+
+    def __init__(self, durable: Durable, now: int, cfg: dict[str, Any], log: Callable[..., None]) -> None:
+        self.d, self.log = durable, log
+        policy = Policy(strategy=Strategy(cfg["strategy"]), max_messages=8)
+        self.core = cfg.get("core", Witnessed)(store=durable.store, policy=policy)
+        self.core.log = log
+        self.core.restore(now, list(durable.store.lanes.values()))
+        self.core.take_frames()
+
+    def frames(self) -> Frames:
+        return [(sid, self.translate(f)) for sid, f in self.core.take_frames()]
+
+    def translate(self, f: fr.Frame) -> dict[str, Any]:
+        match f:
+            case fr.Assign():
+                parts = [(p.text, p.state.name.lower(), p.attempt) for p in f.parts]
+                self.log("assign", int(f.turn_id), f.epoch, "", f.kept)
+                return {
+                    "f": "Assign", "turn": int(f.turn_id), "conv": f.who.conversation_id, "epoch": f.epoch,
+                    "revision": f.revision, "kind": f.kind.name, "msgs": self.messages(f.messages), "last": f.last,
+                    "handoff": False, "effects": f.effects, "truncated": f.truncated, "parts": parts,
+                    "unrecorded": [self.record(r) for r in f.unrecorded], "more": f.more_unrecorded,
+                    "remaining": f.remaining, "keep": f.kept,
+                }  # fmt: skip
+            case fr.Joined():
+                return {"f": "Joined", **self.joined(f)}
+            case fr.Committed():
+                out = {
+                    "f": "Committed", "turn": int(f.turn_id), "epoch": f.epoch, "ask": f.ask, "parked": f.parked,
+                    "refused": str(f.refusal or ""), "have": f.stored_parts, "complete": f.complete,
+                    "go": (f.go.index, f.go.part.attempt, f.go.part.text) if f.go else None,
+                    "record": self.record(f.record) if f.record else None,
+                }  # fmt: skip
+                if f.refusal:
+                    self.log("refused", int(f.turn_id), f.epoch, str(f.refusal))
+                return {**out, **(self.joined(f.superseded) if f.superseded else {})}
+            case fr.Revoke():
+                return {"f": "Revoke", "turn": int(f.turn_id), "epoch": f.epoch or -1}
+            case fr.Record():
+                return {"f": "Record", "conv": f.conversation_id, "turns": [self.record(r) for r in f.turns]}
+            case fr.Drain():
+                return {"f": "Drain"}
+
+    def joined(self, f: fr.Joined) -> dict[str, Any]:
+        return {"turn": int(f.turn_id), "revision": f.revision, "msgs": self.messages(f.messages)}
+
+    def messages(self, messages: tuple[InboxMessage, ...]) -> list[MessageView]:
+        return [self.d.message(m) for m in sorted(messages, key=lambda m: m.sequence)]
+
+    def record(self, r: fr.RecordedTurn) -> tuple[Any, ...]:
+        t = r.turn
+        said = tuple(p.text for p in t.parts if p.state in (PartState.SENT, PartState.UNKNOWN))
+        mids = tuple(int(m.message_id) for m in t.messages)
+        return t.conversation_id, int(t.turn_id), mids, said, t.effects
+
+    # ---- the specification's transactions
+
+    def enqueue(self, now: int, mid: int, conv: str, human: bool = False, stale: bool = False) -> Frames:
+        self.d.store.open_lane(conv, now)
+        self.d.origin.setdefault(mid, self.core.lane(conv).conversation_id)
+        incoming = Incoming(message_id=str(mid), body=b"", provider_at=0, human=human, record_only=stale)
+        self.core.enqueue(now, conv, incoming)
+        return self.frames()
+
+    def presence(self, now: int, conv: str) -> Frames:
+        self.d.store.open_lane(conv, now)
+        self.core.presence(now, conv, True)
+        return self.frames()
+
+    def pause(self, now: int, conv: str) -> Frames:
+        self.d.store.open_lane(conv, now)
+        self.core.pause(now, conv, "rpc")
+        return self.frames()
+
+    def resume(self, now: int, conv: str) -> Frames:
+        self.d.store.open_lane(conv, now)
+        self.core.resume(now, conv)
+        return self.frames()
+
+    def merge(self, now: int, older: str, younger: str) -> Frames:
+        for conv in (older, younger):
+            self.d.store.open_lane(conv, now)
+        self.core.join_lanes(now, older, younger)
+        return self.frames()
+
+    def hello(self, now: int, sid: int, worker: str, capacity: int, holding: Any) -> Frames:
+        named = [(str(t), e) for t, e in dict(holding).items()]
+        self.core.hello(now, sid, worker=worker, capacity=capacity, holding=named)
+        return self.frames()
+
+    def heartbeat(self, now: int, sid: int) -> Frames:
+        self.core.heartbeat(now, sid)
+        return []
+
+    def stream_lost(self, now: int, sid: int) -> Frames:
+        self.core.stream_lost(sid)
+        return self.frames()
+
+    def commit(self, now: int, sid: int, turn: int, epoch: int, ask: int, revision: int, parts: list[str], last: bool,
+               effects: Any, handoff: bool = False, truncated: bool = False) -> Frames:  # fmt: skip
+        self.core.commit(
+            now,
+            sid,
+            Commit(
+                ask=ask,
+                turn_id=str(turn),
+                epoch=epoch,
+                revision=revision,
+                parts=tuple(parts),
+                last=last,
+                effects=tuple(effects),
+                handoff=handoff,
+                truncated=truncated,
+            ),
+        )
+        self.core.settle(now)
+        return self.frames()
+
+    def result(
+        self, now: int, sid: int, turn: int, epoch: int, ask: int, part: int, attempt: int, outcome: str
+    ) -> Frames:
+        self.core.result(
+            now,
+            sid,
+            ask=ask,
+            turn_id=str(turn),
+            epoch=epoch,
+            part=part,
+            attempt=attempt,
+            outcome=SendOutcome[outcome],
+        )
+        self.core.settle(now)
+        return self.frames()
+
+    def finish(self, now: int, sid: int, turn: int, epoch: int, ask: int, recorded: bool) -> Frames:
+        version = 1 if recorded else None
+        self.core.finish(now, sid, ask=ask, turn_id=str(turn), epoch=epoch, version=version)
+        self.core.settle(now)
+        return self.frames()
+
+    def release(self, now: int, sid: int, turn: int, epoch: int, failed: bool) -> Frames:
+        self.core.release(now, turn_id=str(turn), epoch=epoch, failed=failed)
+        self.core.settle(now)
+        return self.frames()
+
+    def recorded(self, now: int, conv: str, upto: int) -> Frames:
+        self.core.recorded(now, conversation_id=conv, turn_id=str(upto), version=1)
+        self.core.settle(now)
+        return self.frames()
+
+    def woke(self, now: int) -> Frames:
+        self.core.woke(now)
+        return self.frames()
+
+    def tick(self, now: int) -> Frames:
+        self.core.tick(now)
+        return self.frames()
+
+    def due(self, now: int) -> int:
+        """Earliest time at which tick() may have something to do; the product's engine never sleeps longer than 200 ms."""
+        return max(now + 1, min(self.core.timers.next() or now + 200, now + 200))
+
+
+__all__ = ["Core", "Durable", "Lanes", "Witnessed"]
