@@ -1,4 +1,4 @@
-"""Settings that more than one process reads, each declared once: the processes' addresses and what every process needs."""
+"""Settings that more than one process reads, each declared once."""
 
 from pathlib import Path
 from typing import Literal

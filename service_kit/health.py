@@ -42,12 +42,13 @@ class Health(health_pb2_grpc.HealthServicer):
     async def Watch(self, request: health_pb2.HealthCheckRequest, context: Any) -> None:
         told = None
         while True:
-            changed = self._changed
+            # All three before the write: what changes during it is seen in the next round.
+            changed, ended = self._changed, self._ended
             now = self._response(request.service)
             if now != told:
                 await context.write(now)
             told = now
-            if self._ended:
+            if ended:
                 return
             await changed.wait()
 

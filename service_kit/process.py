@@ -114,21 +114,22 @@ async def _step(name: str, work: Awaitable[None]) -> int:
 
 def _install_signals(stop: asyncio.Event) -> None:
     loop = asyncio.get_running_loop()
+    received = False
 
-    def first(number: signal.Signals) -> None:
-        _log.info("stop_requested", signal=number.name)
+    def on_signal(number: int, _frame: object) -> None:
+        nonlocal received
+        if received:
+            os._exit(EXIT_SECOND_SIGNAL)
+        received = True
+        loop.call_soon_threadsafe(request_stop, signal.Signals(number).name)
+
+    def request_stop(name: str) -> None:
+        _log.info("stop_requested", signal=name)
         stop.set()
-        for each in _SIGNALS:
-            loop.remove_signal_handler(each)
-            # A plain handler: the second signal must work although the loop may be stuck.
-            signal.signal(each, _exit_hard)
 
+    # Plain handlers, not the loop's: the second signal must work although the loop may be stuck.
     for number in _SIGNALS:
-        loop.add_signal_handler(number, first, number)
-
-
-def _exit_hard(_number: int, _frame: object) -> None:
-    os._exit(EXIT_SECOND_SIGNAL)
+        signal.signal(number, on_signal)
 
 
 def _release_stdout() -> None:

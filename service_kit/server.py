@@ -43,7 +43,7 @@ class ServerConfig:
     service: str
     address: str
     max_concurrent_streams: int = 256
-    grace_s: float = 15.0
+    grace_s: float = 13.0
 
 
 class Service(Protocol):
@@ -161,12 +161,13 @@ class Server:
         reflection.enable_server_reflection([*registered, health.SERVICE_NAME, reflection.SERVICE_NAME], server)
         self._health.set(names=registered, serving=False)
         try:
-            self.port = server.add_insecure_port(self._config.address)
+            port = server.add_insecure_port(self._config.address)
         except RuntimeError:
             require_free(self._config.address)
             raise ConfigurationError(f"cannot listen on {self._config.address}") from None
         if not self._config.address.startswith("unix:"):
-            self.address = f"{self._config.address.rpartition(':')[0]}:{self.port}"
+            self.port = port
+            self.address = f"{self._config.address.rpartition(':')[0]}:{port}"
         await server.start()
         return server
 
@@ -244,8 +245,6 @@ def _server_options(config: ServerConfig) -> Options:
         ("grpc.so_reuseport", 0),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
         ("grpc.http2.max_ping_strikes", 2),
-        ("grpc.max_connection_age_ms", 1_800_000),
-        ("grpc.max_connection_age_grace_ms", 60_000),
         ("grpc.max_concurrent_streams", config.max_concurrent_streams),
         ("grpc.max_metadata_size", 16_384),
     ]

@@ -26,8 +26,8 @@ LANE = (
     "pending, unrecorded, echoes"
 )
 TURN = (
-    "number, turn_id, conversation_id, kind, opened_at, epoch, revision, last, truncated, handoff, needs_human, effects, "
-    "attempts, attempt_no, tries, sender, ended_at, ended_no, end_reason, recorded"
+    "number, turn_id, conversation_id, kind, opened_at, epoch, revision, last, truncated, handoff, needs_human, "
+    "effects, attempts, attempt_no, tries, sender, ended_at, ended_no, end_reason, recorded"
 )
 MESSAGE = "sequence, message_id, conversation_id, accepted_at, provider_at, body, human, record_only, turn_id"
 PART = "text, state, attempt, provider_message_id, closed_at"

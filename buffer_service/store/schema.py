@@ -40,8 +40,8 @@ CREATE INDEX turn_ended ON turn (conversation_id, ended_no) WHERE ended_no > 0;
 CREATE INDEX turn_unrecorded ON turn (conversation_id, ended_no) WHERE ended_no > 0 AND recorded = 0;
 CREATE INDEX turn_swept ON turn (ended_at) WHERE recorded = 1;
 CREATE TABLE part (
-  turn_id TEXT NOT NULL, position INTEGER NOT NULL, text TEXT NOT NULL, state INTEGER NOT NULL, attempt INTEGER NOT NULL,
-  provider_message_id TEXT NOT NULL, closed_at INTEGER NOT NULL, delivery INTEGER NOT NULL DEFAULT 0,
+  turn_id TEXT NOT NULL, position INTEGER NOT NULL, text TEXT NOT NULL, state INTEGER NOT NULL, attempt INTEGER
+  NOT NULL, provider_message_id TEXT NOT NULL, closed_at INTEGER NOT NULL, delivery INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (turn_id, position)
 ) WITHOUT ROWID;
 CREATE INDEX part_provider ON part (provider_message_id) WHERE provider_message_id <> '';

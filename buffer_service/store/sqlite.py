@@ -1,401 +1,238 @@
-"""The SQLite store: one connection, one thread, EXCLUSIVE, WAL, FULL.
-
-A transaction (`begin` … `commit`) holds many steps, so that one fsync makes them durable together; a step is one command
-of turn-taking, and a failed one leaves nothing behind. Entities that a step was handed are saved when it ends, by
-comparing them with the rows they came from.
-"""
+"""The SQLite store of the buffer: lanes, and what people and providers ask about them."""
 
 from __future__ import annotations
 
-import secrets
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-
-import apsw
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from buffer_service.store import rows
-from buffer_service.store.schema import MIGRATIONS, VERSION
-from buffer_service.turn_taking.entities import Echo, Incoming, InboxMessage, Lane, Part, PartState, Scope, Turn
-from buffer_service.turn_taking.ports import UnknownConversation
-from service_kit.settings import ConfigurationError
+from buffer_service.store.lane_tables import LaneTables
+from buffer_service.turn_taking.entities import InboxMessage, Lane, Scope, Turn
 
-PRAGMAS: tuple[tuple[str, str | int, str | int], ...] = (
-    # Name, what is set, what must be read back.
-    ("locking_mode", "EXCLUSIVE", "exclusive"),
-    ("journal_mode", "WAL", "wal"),
-    ("synchronous", "FULL", 2),
-    ("foreign_keys", "ON", 1),
-    ("trusted_schema", "OFF", 0),
-    ("secure_delete", "ON", 1),
-    ("cell_size_check", "ON", 1),
-    ("journal_size_limit", 64 << 20, 64 << 20),
-)
+LIVE = "(turn_id <> '' OR pending > 0 OR unrecorded > 0 OR pause_since IS NOT NULL)"
 
 
-class SqliteStore:
-    """Implements turn-taking's LaneStore. Every method must run in the thread that owns the store."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeadLetter:
+    """A turn that no worker could finish."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.live_messages = 0
-        self.live_bytes = 0
-        self._lanes: dict[str, tuple[Lane, rows.Row | None]] = {}
-        self._turns: dict[str, tuple[Turn, rows.Row | None, list[rows.Row]]] = {}
-        self._messages: dict[int, tuple[InboxMessage, rows.Row]] = {}
-        self.db = self._open(path)
-        self._migrate()
-        self._number = self._one("SELECT max(ifnull(max(number), 0), ifnull(max(ended_no), 0)) FROM turn")[0]
-        self._count_live()
+    dead_letter_id: int
+    turn_id: str
+    conversation_id: str
+    reason: str
+    created_at: int
+    replayed_at: int
+    replay_turn_id: str
+    handed: bool
 
-    # ---- opening and closing
 
-    @staticmethod
-    def _open(path: Path) -> apsw.Connection:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            db = apsw.Connection(str(path))
-            for name, value, _ in PRAGMAS:
-                db.execute(f"PRAGMA {name} = {value}").fetchall()
-            db.execute("BEGIN IMMEDIATE; COMMIT")
-        except apsw.BusyError:
-            raise ConfigurationError(f"{path} is in use by another buffer; one file belongs to one buffer") from None
-        except (apsw.CantOpenError, apsw.ReadOnlyError, OSError) as error:
-            raise ConfigurationError(f"{path} cannot be written: {error}; check SDR_DATA_DIR") from None
-        except (apsw.NotADBError, apsw.CorruptError) as error:
-            raise ConfigurationError(f"{path} is not a healthy buffer database: {error}") from None
-        for name, _, expected in PRAGMAS:
-            found = db.execute(f"PRAGMA {name}").fetchall()[0][0]
-            if found != expected:
-                raise ConfigurationError(f"SQLite refused {name}: {found} instead of {expected}; is {path} on a local disk?")
-        return db
+class SqliteStore(LaneTables):
+    """What the service asks of its store besides lanes."""
 
-    def _migrate(self) -> None:
-        found = self._one("PRAGMA user_version")[0]
-        if found > VERSION:
-            raise ConfigurationError(
-                f"{self.path} was written by a newer version (schema {found}, this one knows {VERSION}); upgrade first"
-            )
-        if found and self.db.execute("PRAGMA quick_check").fetchall() != [("ok",)]:
-            raise ConfigurationError(f"{self.path} is damaged; restore a backup")
-        for version in range(found + 1, VERSION + 1):
-            with self.transaction():
-                self.db.execute(MIGRATIONS[version])
-                self.db.execute(f"PRAGMA user_version = {version}")
+    erased = False
 
-    def _count_live(self) -> None:
-        self.live_messages, self.live_bytes = self._one(
-            "SELECT count(*), ifnull(sum(length(body)), 0) FROM message m WHERE turn_id = '' OR EXISTS "
-            "(SELECT 1 FROM turn t WHERE t.turn_id = m.turn_id AND t.recorded = 0)"
-        )
+    # ---- identity
 
-    def close(self) -> None:
-        """Writes the WAL back and closes the file."""
-        self.db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        self.db.close()
-
-    # ---- transactions
-
-    def begin(self) -> None:
-        """Opens the transaction of a group of steps."""
-        self.db.execute("BEGIN IMMEDIATE")
-
-    def commit(self) -> None:
-        """Makes the group durable. Whatever this raises, nothing of the group may be answered."""
-        self.db.execute("COMMIT")
-
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """A transaction around one block."""
-        self.begin()
-        try:
-            yield
-        except BaseException:
-            self.db.execute("ROLLBACK")
-            raise
-        self.commit()
-
-    @contextmanager
-    def step(self) -> Iterator[None]:
-        """One command: all of it, or nothing."""
-        self.db.execute("SAVEPOINT step")
-        try:
-            yield
-            self._save()
-        except BaseException:
-            self.db.execute("ROLLBACK TO step; RELEASE step")
-            self._count_live()
-            raise
-        else:
-            self.db.execute("RELEASE step")
-        finally:
-            self._lanes.clear()
-            self._turns.clear()
-            self._messages.clear()
-
-    def _one(self, sql: str, args: tuple[object, ...] = ()) -> rows.Row:
-        row: rows.Row = self.db.execute(sql, args).fetchall()[0]
-        return row
-
-    # ---- lanes
-
-    def lane(self, conversation_id: str) -> Lane:
-        """See LaneStore."""
-        known = self._lanes.get(conversation_id)
-        if known:
-            return known[0]
-        found = self.db.execute(
-            f"SELECT {rows.LANE} FROM conversation WHERE conversation_id = ?", (conversation_id,)
-        ).fetchall()
-        if not found:
-            raise UnknownConversation(conversation_id)
-        row = found[0]
-        lane = rows.lane_of(row)
-        self._lanes[conversation_id] = (lane, row)
-        if row[17]:
-            lane.turn = self.turn(row[17])
-        if row[18]:
-            lane.pending = self._load_messages("conversation_id = ? AND turn_id = ''", conversation_id)
-        if row[20]:
-            lane.echoes = self._load_echoes(conversation_id)
-        return lane
-
-    def create_lane(self, scope: Scope, now: int) -> Lane:
-        """A new conversation."""
-        lane = Lane(str(uuid.uuid4()), scope, now)
-        self._lanes[lane.conversation_id] = (lane, None)
-        return lane
-
-    def live_lanes(self) -> list[str]:
-        """Conversations in which something is to be done or to be awaited."""
-        found = self.db.execute(
-            "SELECT conversation_id FROM conversation WHERE turn_id <> '' OR pending > 0 OR unrecorded > 0 "
-            "OR pause_since IS NOT NULL OR echoes > 0 ORDER BY activity_at"
+    def conversations_of(self, scope: Scope, aliases: Sequence[str]) -> list[str]:
+        """Conversations that these aliases name, the oldest first."""
+        marks = ", ".join("?" * len(aliases))
+        found = self.query(
+            f"SELECT DISTINCT a.conversation_id FROM alias a LEFT JOIN conversation c USING (conversation_id) "
+            f"WHERE a.tenant = ? AND a.channel = ? AND a.instance = ? AND a.alias IN ({marks}) "
+            "ORDER BY c.created_at, c.conversation_id",
+            (scope.tenant, scope.channel, scope.instance, *aliases),
         )
         return [row[0] for row in found]
 
-    def _load_messages(self, where: str, *args: object) -> list[InboxMessage]:
-        found = self.db.execute(f"SELECT {rows.MESSAGE} FROM message WHERE {where} ORDER BY sequence", args)
-        return [self._track(row) for row in found.fetchall()]
-
-    def _track(self, row: rows.Row) -> InboxMessage:
-        known = self._messages.get(row[0])
-        if known:
-            return known[0]
-        message = rows.message_of(row)
-        self._messages[message.sequence] = (message, row)
-        return message
-
-    def _load_echoes(self, conversation_id: str) -> list[Echo]:
-        found = self.db.execute(
-            "SELECT message_id, text, at, provider_at, body FROM echo WHERE conversation_id = ? ORDER BY at",
-            (conversation_id,),
-        ).fetchall()
-        return [
-            Echo(text, at, Incoming(message_id=mid, body=body, provider_at=provider_at, human=True))
-            for mid, text, at, provider_at, body in found
-        ]
-
-    # ---- turns
-
-    def turn(self, turn_id: str) -> Turn:
-        """A turn by id; raises KeyError."""
-        known = self._turns.get(turn_id)
-        if known:
-            return known[0]
-        found = self.db.execute(f"SELECT {rows.TURN} FROM turn WHERE turn_id = ?", (turn_id,)).fetchall()
-        if not found:
-            raise KeyError(turn_id)
-        return self._load_turn(found[0])
-
-    def _load_turn(self, row: rows.Row) -> Turn:
-        known = self._turns.get(row[1])
-        if known:
-            return known[0]
-        messages = self._load_messages("turn_id = ?", row[1])
-        found = self.db.execute(f"SELECT {rows.PART} FROM part WHERE turn_id = ? ORDER BY position", (row[1],)).fetchall()
-        turn = rows.turn_of(row, messages, [rows.part_of(p) for p in found])
-        self._turns[turn.turn_id] = (turn, row, found)
-        return turn
-
-    def next_number(self) -> int:
-        """See LaneStore."""
-        self._number += 1
-        return int(self._number)
-
-    def new_turn_id(self) -> str:
-        """See LaneStore."""
-        return secrets.token_hex(12)
-
-    def add_turn(self, turn: Turn) -> None:
-        """See LaneStore."""
-        self._turns[turn.turn_id] = (turn, None, [])
-
-    def new_message(self, lane: Lane, incoming: Incoming, now: int) -> InboxMessage | None:
-        """See LaneStore."""
+    def add_aliases(self, lane: Lane, aliases: Sequence[str]) -> None:
+        """New names of this conversation."""
         scope = lane.scope
-        found = self.db.execute(
-            "INSERT INTO message (tenant, channel, instance, message_id, conversation_id, turn_id, accepted_at, provider_at,"
-            " human, record_only, body) VALUES (?, ?, ?, ?, ?, '', ?, ?, ?, ?, ?)"
-            " ON CONFLICT DO NOTHING RETURNING sequence",
-            (
-                scope.tenant,
-                scope.channel,
-                scope.instance,
-                incoming.message_id,
-                lane.conversation_id,
-                now,
-                incoming.provider_at,
-                int(incoming.human),
-                int(incoming.record_only),
-                incoming.body,
-            ),
-        ).fetchall()
-        if not found:
-            return None
-        self.live_messages += 1
-        self.live_bytes += len(incoming.body)
-        row = (
-            found[0][0],
-            incoming.message_id,
-            lane.conversation_id,
-            now,
-            incoming.provider_at,
-            incoming.body,
-            int(incoming.human),
-            int(incoming.record_only),
-            "",
+        for alias in aliases:
+            self.db.execute(
+                "INSERT OR REPLACE INTO alias (tenant, channel, instance, alias, conversation_id) "
+                "VALUES (?, ?, ?, ?, ?)",
+                (scope.tenant, scope.channel, scope.instance, alias, lane.conversation_id),
+            )
+
+    def repoint_aliases(self, younger_id: str, older_id: str) -> None:
+        """All names of the younger conversation name the older one from now on."""
+        self.db.execute("UPDATE alias SET conversation_id = ? WHERE conversation_id = ?", (older_id, younger_id))
+
+    def seen(self, scope: Scope, message_id: str) -> bool:
+        """The scope knows this message id."""
+        found = self.query(
+            "SELECT 1 FROM message WHERE tenant = ? AND channel = ? AND instance = ? AND message_id = ?",
+            (scope.tenant, scope.channel, scope.instance, message_id),
         )
-        return self._track(row)
-
-    def unrecorded(self, lane: Lane, max_bytes: int) -> tuple[list[Turn], bool]:
-        """See LaneStore."""
-        turns: list[Turn] = []
-        size = 0
-        for turn in self._unrecorded_turns(lane):
-            size += turn.size + sum(len(p.text) for p in turn.parts)
-            if turns and size > max_bytes:
-                return turns, True
-            turns.append(turn)
-        return turns, False
-
-    def _unrecorded_turns(self, lane: Lane) -> Iterator[Turn]:
-        stored = self.db.execute(
-            f"SELECT {rows.TURN} FROM turn WHERE conversation_id = ? AND ended_no > 0 AND recorded = 0 ORDER BY ended_no",
-            (lane.conversation_id,),
-        ).fetchall()
-        older = [t for t in (self._load_turn(row) for row in stored) if not t.recorded]
-        # Turns that ended in this very step are not stored as ended yet.
-        fresh = [
-            t
-            for t, *_ in self._turns.values()
-            if t.ended_no and not t.recorded and t.conversation_id == lane.conversation_id and t not in older
-        ]
-        yield from sorted([*older, *fresh], key=lambda t: t.ended_no)
-
-    def mark_recorded(self, lane: Lane, upto_ended_no: int) -> None:
-        """See LaneStore."""
-        for turn in self._unrecorded_turns(lane):
-            if turn.ended_no <= upto_ended_no:
-                turn.recorded = True
-                lane.unrecorded -= 1
-
-    def ended_no(self, lane: Lane, turn_id: str) -> int:
-        """See LaneStore."""
-        try:
-            turn = self.turn(turn_id)
-        except KeyError:
-            return 0
-        return turn.ended_no if turn.conversation_id == lane.conversation_id else 0
-
-    def bury(self, turn: Turn, reason: str, now: int) -> None:
-        """See LaneStore."""
-        lane = self.lane(turn.conversation_id)
-        self.db.execute(
-            "INSERT INTO dead_letter (turn_id, conversation_id, tenant, reason, created_at) VALUES (?, ?, ?, ?, ?)",
-            (turn.turn_id, turn.conversation_id, lane.scope.tenant, reason, now),
-        )
-
-    # ---- evidence
-
-    def unknown_parts(self, lane: Lane, since: int) -> list[tuple[Turn, Part]]:
-        """See LaneStore."""
-        found = self.db.execute(
-            "SELECT DISTINCT t.turn_id FROM part p JOIN turn t ON t.turn_id = p.turn_id "
-            "WHERE p.state = 4 AND p.closed_at >= ? AND t.conversation_id = ? AND t.ended_no > 0",
-            (since, lane.conversation_id),
-        ).fetchall()
-        turns = [self.turn(row[0]) for row in found]
-        return [(t, p) for t in turns for p in t.parts if p.state is PartState.UNKNOWN and p.closed_at >= since]
-
-    def correct(self, turn_id: str, index: int, attempt: int, provider_message_id: str) -> bool:
-        """See LaneStore."""
-        try:
-            turn = self.turn(turn_id)
-        except KeyError:
-            return False
-        part = turn.parts[index] if 0 <= index < len(turn.parts) else None
-        if part is None or part.attempt != attempt or part.state is not PartState.UNKNOWN:
-            return False
-        part.state, part.provider_message_id = PartState.SENT, provider_message_id
-        return True
-
-    def knows_send(self, lane: Lane, provider_message_id: str) -> bool:
-        """See LaneStore."""
-        found = self.db.execute(
-            "SELECT 1 FROM part p JOIN turn t ON t.turn_id = p.turn_id "
-            "WHERE p.provider_message_id = ? AND t.conversation_id = ? LIMIT 1",
-            (provider_message_id, lane.conversation_id),
-        ).fetchall()
         return bool(found)
 
-    # ---- saving
+    # ---- evidence and quarantine
 
-    def _save(self) -> None:
-        for lane, before in list(self._lanes.values()):
-            self._save_lane(lane, before)
-        for turn, row, parts in list(self._turns.values()):
-            self._save_turn(turn, row, parts)
-        for message, row in self._messages.values():
-            now = (message.conversation_id, int(message.record_only), message.turn_id)
-            if now != (row[2], row[7], row[8]):
-                self.db.execute(
-                    "UPDATE message SET conversation_id = ?, record_only = ?, turn_id = ? WHERE sequence = ?",
-                    (*now, message.sequence),
-                )
+    def note_delivery(self, scope: Scope, provider_message_id: str, status: int) -> str:
+        """Notes how far a sent part came; never goes back. The conversation's id, or "" for a part that is not ours."""
+        found = self.query(
+            "SELECT p.turn_id, p.position, c.conversation_id FROM part p JOIN turn t ON t.turn_id = p.turn_id "
+            "JOIN conversation c ON c.conversation_id = t.conversation_id "
+            "WHERE p.provider_message_id = ? AND c.tenant = ? AND c.channel = ? AND c.instance = ?",
+            (provider_message_id, scope.tenant, scope.channel, scope.instance),
+        )
+        for turn_id, position, _ in found:
+            self.db.execute(
+                "UPDATE part SET delivery = max(delivery, ?) WHERE turn_id = ? AND position = ?",
+                (status, turn_id, position),
+            )
+        return found[0][2] if found else ""
 
-    def _save_lane(self, lane: Lane, before: rows.Row | None) -> None:
-        row = rows.lane_row(lane)
-        if row == before:
-            return
-        marks = rows.placeholders(rows.LANE)
-        self.db.execute(f"INSERT OR REPLACE INTO conversation ({rows.LANE}) VALUES ({marks})", row)
-        if lane.echoes or (before and before[20]):
-            self.db.execute("DELETE FROM echo WHERE conversation_id = ?", (lane.conversation_id,))
-            for echo in lane.echoes:
-                incoming = echo.incoming
-                self.db.execute(
-                    "INSERT INTO echo (conversation_id, message_id, text, at, provider_at, body) VALUES (?, ?, ?, ?, ?, ?)",
-                    (lane.conversation_id, incoming.message_id, echo.text, echo.at, incoming.provider_at, incoming.body),
-                )
+    def quarantine(self, scope: Scope, reason: str, body: bytes, now: int) -> None:
+        """Keeps an authentic body that could not be understood."""
+        self.db.execute(
+            "INSERT INTO quarantine (tenant, channel, instance, reason, body, created_at) VALUES (?, ?, ?, ?, ?, ?)",
+            (scope.tenant, scope.channel, scope.instance, reason[:200], body, now),
+        )
 
-    def _save_turn(self, turn: Turn, before: rows.Row | None, parts_before: list[rows.Row]) -> None:
-        row = rows.turn_row(turn)
-        if row != before:
-            marks = rows.placeholders(rows.TURN)
-            self.db.execute(f"INSERT OR REPLACE INTO turn ({rows.TURN}) VALUES ({marks})", row)
-            if turn.recorded and not (before and before[19]):
-                self.live_messages -= len(turn.messages)
-                self.live_bytes -= turn.size
-        parts = [rows.part_row(p) for p in turn.parts]
-        for position, part in enumerate(parts):
-            if position >= len(parts_before) or part != tuple(parts_before[position]):
-                self.db.execute(
-                    f"INSERT INTO part (turn_id, position, {rows.PART}) VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE "
-                    "SET text = excluded.text, state = excluded.state, attempt = excluded.attempt, "
-                    "provider_message_id = excluded.provider_message_id, closed_at = excluded.closed_at",
-                    (turn.turn_id, position, *part),
-                )
-        if len(parts) < len(parts_before):
-            self.db.execute("DELETE FROM part WHERE turn_id = ? AND position >= ?", (turn.turn_id, len(parts)))
+    # ---- lists
+
+    def ended_turns(self, conversation_id: str, limit: int) -> list[Turn]:
+        """Ended turns, latest first."""
+        found = self.query(
+            f"SELECT {rows.TURN} FROM turn WHERE conversation_id = ? AND ended_no > 0 ORDER BY ended_no DESC LIMIT ?",
+            (conversation_id, limit),
+        )
+        return [self._load_turn(row) for row in found]
+
+    def list_lanes(self, tenant: str, after: tuple[int, str], limit: int, *, idle_too: bool) -> list[Lane]:
+        """Lanes after this (activity, id), oldest activity first."""
+        live = "" if idle_too else f"AND {LIVE}"
+        found = self.query(
+            f"SELECT conversation_id FROM conversation WHERE tenant = ? AND merged_into = '' {live} "
+            "AND (activity_at, conversation_id) > (?, ?) ORDER BY activity_at, conversation_id LIMIT ?",
+            (tenant, *after, limit),
+        )
+        return [self.lane(row[0]) for row in found]
+
+    def dead_letters(self, tenant: str, before: int, limit: int, *, replayed_too: bool) -> list[DeadLetter]:
+        """Dead letters with a smaller id than this, newest first."""
+        fresh = "" if replayed_too else "AND replayed_at = 0"
+        found = self.query(
+            "SELECT dead_letter_id, turn_id, conversation_id, reason, created_at, replayed_at, replay_turn_id, handed "
+            f"FROM dead_letter WHERE tenant = ? AND dead_letter_id < ? {fresh} ORDER BY dead_letter_id DESC LIMIT ?",
+            (tenant, before, limit),
+        )
+        return [_dead_letter(row) for row in found]
+
+    def dead_letter(self, dead_letter_id: int) -> DeadLetter | None:
+        """One dead letter."""
+        found = self.query(
+            "SELECT dead_letter_id, turn_id, conversation_id, reason, created_at, replayed_at, replay_turn_id, handed "
+            "FROM dead_letter WHERE dead_letter_id = ?",
+            (dead_letter_id,),
+        )
+        return _dead_letter(found[0]) if found else None
+
+    def messages_of(self, turn_id: str) -> list[InboxMessage]:
+        """The messages of a turn."""
+        return self._load_messages("turn_id = ?", turn_id)
+
+    def turn_of_message(self, scope: Scope, message_id: str) -> str:
+        """The turn that a message belongs to; "" while it waits."""
+        found = self.query(
+            "SELECT turn_id FROM message WHERE tenant = ? AND channel = ? AND instance = ? AND message_id = ?",
+            (scope.tenant, scope.channel, scope.instance, message_id),
+        )
+        return found[0][0] if found else ""
+
+    def mark_replayed(self, dead_letter_id: int, turn_id: str, now: int, *, handed: bool) -> None:
+        """A dead letter was dealt with."""
+        self.db.execute(
+            "UPDATE dead_letter SET replayed_at = ?, replay_turn_id = ?, handed = ? WHERE dead_letter_id = ?",
+            (now, turn_id, int(handed), dead_letter_id),
+        )
+
+    def stats(self, tenant: str) -> dict[str, Any]:
+        """Counts; all of them from small indexes."""
+        who = "tenant = ?" if tenant else "? = ''"
+        turns, paused, oldest, pending, unrecorded = self.one(
+            "SELECT count(*) FILTER (WHERE turn_id <> ''), count(*) FILTER (WHERE pause_since IS NOT NULL), "
+            "min(pause_since), ifnull(sum(pending), 0), ifnull(sum(unrecorded), 0) "
+            f"FROM conversation WHERE {LIVE} AND {who}",
+            (tenant,),
+        )
+        return {
+            "turns": turns,
+            "paused": paused,
+            "oldest_pause": oldest,
+            "pending": pending,
+            "unrecorded": unrecorded,
+            "conversations": self.one(f"SELECT count(*) FROM conversation WHERE {who}", (tenant,))[0],
+            "needs_human": self.one(f"SELECT count(*) FROM conversation WHERE needs_human = 1 AND {who}", (tenant,))[0],
+            "dead_letters": self.one(f"SELECT count(*) FROM dead_letter WHERE replayed_at = 0 AND {who}", (tenant,))[0],
+            "quarantined": self.one(f"SELECT count(*) FROM quarantine WHERE {who}", (tenant,))[0],
+            "unknown_parts": self.one("SELECT count(*) FROM part WHERE state = 4")[0],
+        }
+
+    # ---- erasing
+
+    def conversations_of_person(self, tenant: str, alias: str) -> list[str]:
+        """Conversations of a person over all channels and instances, also those that were merged away."""
+        found = self.query(
+            "SELECT conversation_id FROM alias WHERE tenant = ? AND alias = ? UNION "
+            "SELECT c.conversation_id FROM conversation c JOIN alias a ON c.merged_into = a.conversation_id "
+            "WHERE a.tenant = ? AND a.alias = ?",
+            (tenant, alias, tenant, alias),
+        )
+        return [row[0] for row in found]
+
+    def erase(self, conversation_id: str, now: int) -> int:
+        """Deletes everything of a conversation but a tombstone; the number of messages."""
+        self._lanes.pop(conversation_id, None)
+        for turn in [t for t, *_ in self._turns.values() if t.conversation_id == conversation_id]:
+            del self._turns[turn.turn_id]
+        for message in [m for m, _ in self._messages.values() if m.conversation_id == conversation_id]:
+            del self._messages[message.sequence]
+        of_turns = "turn_id IN (SELECT turn_id FROM turn WHERE conversation_id = ?)"
+        messages = int(self.one("SELECT count(*) FROM message WHERE conversation_id = ?", (conversation_id,))[0])
+        self.db.execute(f"DELETE FROM part WHERE {of_turns}", (conversation_id,))
+        self.db.execute(f"DELETE FROM message WHERE {of_turns}", (conversation_id,))
+        for table in ("message", "turn", "echo", "dead_letter", "alias", "conversation"):
+            self.db.execute(f"DELETE FROM {table} WHERE conversation_id = ?", (conversation_id,))
+        self.db.execute("INSERT OR REPLACE INTO tombstone VALUES (?, ?)", (conversation_id, now))
+        self._count_live()
+        self.erased = True
+        return messages
+
+    def erase_quarantine(self, needles: Sequence[str]) -> None:
+        """Deletes quarantined bodies in which one of these occurs."""
+        for needle in needles:
+            self.db.execute("DELETE FROM quarantine WHERE instr(body, CAST(? AS BLOB)) > 0", (needle,))
+
+    def truncate_wal(self) -> None:
+        """Leaves nothing of what was erased in the write-ahead log. Outside a transaction only."""
+        self.query("PRAGMA wal_checkpoint(TRUNCATE)")
+        self.erased = False
+
+    def sweep(self, before: int, limit: int = 500) -> int:
+        """Deletes recorded turns that ended before this instant, with messages and parts; the number of turns."""
+        found = self.query(
+            "SELECT turn_id FROM turn t WHERE recorded = 1 AND ended_at < ? AND NOT EXISTS "
+            "(SELECT 1 FROM dead_letter d WHERE d.turn_id = t.turn_id AND d.replayed_at = 0) LIMIT ?",
+            (before, limit),
+        )
+        for (turn_id,) in found:
+            for table in ("part", "message", "turn"):
+                self.db.execute(f"DELETE FROM {table} WHERE turn_id = ?", (turn_id,))
+        self.db.execute("DELETE FROM quarantine WHERE created_at < ?", (before,))
+        return len(found)
+
+
+def _dead_letter(row: rows.Row) -> DeadLetter:
+    return DeadLetter(
+        dead_letter_id=row[0],
+        turn_id=row[1],
+        conversation_id=row[2],
+        reason=row[3],
+        created_at=row[4],
+        replayed_at=row[5],
+        replay_turn_id=row[6],
+        handed=bool(row[7]),
+    )

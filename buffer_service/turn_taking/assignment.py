@@ -6,7 +6,17 @@ from collections import Counter
 from collections.abc import Sequence
 from copy import copy
 
-from buffer_service.turn_taking.entities import SAID, EndReason, InboxMessage, Lane, Part, PartState, SendOutcome, Turn, TurnKind
+from buffer_service.turn_taking.entities import (
+    SAID,
+    EndReason,
+    InboxMessage,
+    Lane,
+    Part,
+    PartState,
+    SendOutcome,
+    Turn,
+    TurnKind,
+)
 from buffer_service.turn_taking.frames import (
     Assign,
     Frame,
@@ -125,7 +135,7 @@ class Assignment:
         self.emit(session.sid, Record(conversation_id=lane.conversation_id, turns=records))
 
     def give(self, now: int, lane: Lane, turn: Turn, session: Session, *, kept: bool = False) -> None:
-        """Assigns a turn. The epoch rises in this transaction, except for the first time: the opening commit holds it."""
+        """Assigns a turn. The epoch rises in this transaction; the first one was reserved by the opening commit."""
         run = self.runs[turn.turn_id]
         turn.epoch += 1 if run.given else 0
         previous, run.given, run.sign, run.parked = run.holder, True, now, None
@@ -225,7 +235,7 @@ class Assignment:
         turn.last = True
 
     def _refused(self, now: int, turn: Turn, part: Part, outcome: SendOutcome) -> None:
-        """Certainly not delivered: back to stored, with back-off. An open turn's reply is forgotten: messages may join."""
+        """Certainly not delivered: back to stored, with back-off. An open turn's reply is forgotten."""
         part.state = PartState.STORED
         turn.tries += 1
         first_try = outcome is SendOutcome.NOT_STARTED and turn.tries < 3

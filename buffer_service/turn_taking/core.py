@@ -48,6 +48,17 @@ class TurnTaking(Replies):
         self.settle(now)
         return foreign
 
+    def replay(self, now: int, conversation_id: str, incomings: Iterable[Incoming]) -> None:
+        """Messages of a dead letter, again, as one turn at the end of the lane."""
+        lane = self.lane(conversation_id)
+        idle = lane.turn is None and not lane.pending
+        for incoming in incomings:
+            message = self.store.new_message(lane, incoming, now)
+            if message is not None:
+                lane.pending.append(message)
+        self.open_next(now, lane, at_once=idle)
+        self.settle(now)
+
     def presence(self, now: int, conversation_id: str, composing: bool) -> None:
         """The lead types, or stopped."""
         self.composing(now, self.lane(conversation_id), composing)

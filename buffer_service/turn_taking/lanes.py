@@ -83,9 +83,7 @@ class Lanes(Assignment):
         """More messages belong to the turn than its reply was made from."""
         self.counters["superseded"] += 1
         joined = self._joined(now, lane, turn)
-        return Committed(
-            ask=ask, turn_id=turn.turn_id, epoch=turn.epoch, refusal=Reason.SUPERSEDED, superseded=joined
-        )
+        return Committed(ask=ask, turn_id=turn.turn_id, epoch=turn.epoch, refusal=Reason.SUPERSEDED, superseded=joined)
 
     def hold_until(self, now: int, lane: Lane, turn: Turn) -> int:
         """Until when the first Commit is parked: refused sends back off; `preempt` waits for the lead to be quiet."""

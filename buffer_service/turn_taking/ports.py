@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from buffer_service.turn_taking.entities import Incoming, InboxMessage, Lane, Part, Turn
+from buffer_service.turn_taking.entities import InboxMessage, Incoming, Lane, Part, Turn
 
 
 class UnknownConversation(LookupError):
@@ -12,8 +12,8 @@ class UnknownConversation(LookupError):
 
 
 class LaneStore(Protocol):
-    """Lanes inside the transaction that is open now. A lane, turn or message that was handed out is the store's to save:
-    what the core changes on it is durable when the transaction commits."""
+    """Lanes inside the transaction that is open now. A lane, turn or message that was handed out is the store's to
+    save: what the core changes on it is durable when the transaction commits."""
 
     def lane(self, conversation_id: str) -> Lane:
         """The lane itself, also when it was merged away. Raises UnknownConversation."""

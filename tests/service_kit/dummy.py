@@ -90,7 +90,7 @@ class DummyService:
         return b""
 
     async def block(self, request: bytes, _: Any) -> bytes:
-        time.sleep(float(request))  # noqa: ASYNC251 - what the watchdog is for
+        time.sleep(float(request))
         return b"blocked"
 
     async def count(self, request: bytes, _: Any) -> AsyncIterator[bytes]:

@@ -94,6 +94,21 @@ def test_a_second_signal_exits_hard(start: Start) -> None:
     channel.close()
 
 
+def test_a_second_signal_works_although_the_loop_is_blocked(start: Start) -> None:
+    """With the loop's own handlers, both signals waited for the loop."""
+    process = start()
+    address = wait_ready(process)["listening"]
+    channel = grpc.insecure_channel(address)
+    blocked = channel.unary_unary("/test.v1.Dummy/Block").future(b"9", timeout=9)
+    time.sleep(0.3)
+    process.terminate()
+    time.sleep(0.2)
+    process.terminate()
+    assert process.wait(timeout=2) == 130
+    blocked.cancel()
+    channel.close()
+
+
 def test_a_stubborn_stream_is_cut_at_the_grace(start: Start) -> None:
     process = start(DUMMY_STUBBORN="1", SDR_DUMMY_GRACE_S="0.5")
     address = wait_ready(process)["listening"]

@@ -90,22 +90,25 @@ async def test_a_dead_side_task_is_raised() -> None:
 
 
 class Cleaning(DummyService):
-    async def forever(self, request: bytes, context: object) -> None:  # type: ignore[override]
+    def __init__(self) -> None:
+        super().__init__()
+        self.running = asyncio.Event()
+
+    async def sleep(self, _: bytes, __: object) -> bytes:
+        self.running.set()
         try:
             await asyncio.sleep(60)
         finally:
             await asyncio.sleep(0.2)
             self.events.append("cleaned")
+        return b""
 
 
 async def test_handlers_clean_up_before_the_service_is_closed() -> None:
     """server.stop returned while handlers were still in their finally blocks (grpc #37239)."""
     service = Cleaning()
     async with in_process(service, grace_s=0.1) as channel:
-        call = channel.unary_stream(f"/{NAME}/Forever")(b"", timeout=30)
-        await call.wait_for_connection()
-        await asyncio.sleep(0.05)
-        server_side = asyncio.create_task(call.read())
-        await asyncio.sleep(0.05)
-    await asyncio.gather(server_side, return_exceptions=True)
+        call = asyncio.ensure_future(channel.unary_unary(f"/{NAME}/Sleep")(b"", timeout=30))
+        await service.running.wait()
+    await asyncio.gather(call, return_exceptions=True)
     assert service.events == ["open", "drain", "cleaned", "close"]

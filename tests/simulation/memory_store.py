@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from buffer_service.turn_taking.entities import Incoming, InboxMessage, Lane, Part, PartState, Scope, Turn
+from buffer_service.turn_taking.entities import InboxMessage, Incoming, Lane, Part, PartState, Scope, Turn
 from buffer_service.turn_taking.ports import UnknownConversation
 
 
@@ -86,10 +86,7 @@ class MemoryStore:
 
     def unknown_parts(self, lane: Lane, since: int) -> list[tuple[Turn, Part]]:
         return [
-            (t, p)
-            for t in self._ended(lane)
-            for p in t.parts
-            if p.state is PartState.UNKNOWN and p.closed_at >= since
+            (t, p) for t in self._ended(lane) for p in t.parts if p.state is PartState.UNKNOWN and p.closed_at >= since
         ]
 
     def correct(self, turn_id: str, index: int, attempt: int, provider_message_id: str) -> bool:

@@ -1,4 +1,4 @@
-"""The product's core behind the face of the executable specification, so that its world and checker judge the product."""
+"""The product's core behind the face of the executable specification, so that its checker judges it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from buffer_service.turn_taking import Policy, Strategy, TurnTaking
 from buffer_service.turn_taking import frames as fr
 from buffer_service.turn_taking.entities import (
     EndReason,
-    Incoming,
     InboxMessage,
+    Incoming,
     Lane,
     Part,
     PartState,
@@ -315,7 +315,7 @@ class Core:
         return self.frames()
 
     def due(self, now: int) -> int:
-        """Earliest time at which tick() may have something to do; the product's engine never sleeps longer than 200 ms."""
+        """Earliest time at which tick() may have something to do; the engine never sleeps over 200 ms."""
         return max(now + 1, min(self.core.timers.next() or now + 200, now + 200))
 
 

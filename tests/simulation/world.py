@@ -1,7 +1,11 @@
 """Seeded world around core.py: leads, humans, two workers, network, provider, context, faults; and the checker."""
 from __future__ import annotations
-import heapq, random, sys
+
+import heapq
+import random
+import sys
 from collections import defaultdict
+
 from tests.simulation import model_face as C
 
 FIXED = dict(strategy="preempt", freshness="asked", unnamed="give_up", attempting_keep="sender", keep_check="epoch",
@@ -80,10 +84,10 @@ class World:
     def to_buffer(self, name, *args, reply=None):
         """One transaction of the buffer; a crash may fall before it or between commit and answer."""
         if not self.buffer_up:
-            return
+            return None
         if self.now < self.buffer_stopped_until:
             self.bq.append((name, args, reply))
-            return
+            return None
         if self.fault(self.k["crash_b"]):
             return self.crash_buffer(f"before {name}")
         out = getattr(self.core, name)(self.now, *args)
@@ -496,10 +500,10 @@ class Worker:
     def event(self, life, fn, *a):
         w = self.world
         if life != self.life or not self.up:
-            return
+            return None
         if self.asleep:
             self.deferred.append((fn, a))
-            return
+            return None
         fn(*a)
         if w.faults and w.r.random() < w.k["crash_w"] * (1 if fn != self.beat else .1):
             return self.crash(fn.__name__)
@@ -569,7 +573,7 @@ class Worker:
     # -- frames
     def frame(self, sid, f):
         if not self.stream or sid != self.stream.sid:
-            return                                                   # of an old stream
+            return None                                                   # of an old stream
         kind = f["f"]
         self.world.say(self.name, "<-", {k: v for k, v in f.items() if k not in ("msgs",)})
         if kind == "Assign":
@@ -578,7 +582,7 @@ class Worker:
             return self.record_list(f["conv"], list(f["turns"]))
         h = self.held.get(f["turn"])
         if not h:
-            return
+            return None
         if kind == "Revoke":
             if f["epoch"] in (-1, h.epoch):
                 self.drop(h)
@@ -607,7 +611,7 @@ class Worker:
             w.say(self.name, "FORGETS", h.turn)
             w.stats["forgot"] += 1
             self.held.pop(h.turn)
-            return
+            return None
         if w.poison & {m.id for m in f["msgs"]} and w.r.random() < .9 and w.faults:
             w.stats["poisoned"] += 1
             return self.crash("poison")
@@ -696,7 +700,7 @@ class Worker:
 
     def gen_failed(self, h, gen):
         if h.gen != gen or h.dead:
-            return
+            return None
         if h.parts and h.committed:
             h.last = h.truncated = True                             # ends with what is there
             self.ask(h)
@@ -819,7 +823,7 @@ class Worker:
 
         def step(ok):
             if h.dead and self.world.cfg["record_after"] == "ok_last":
-                return
+                return None
             if ok and todo:
                 todo.pop(0)
             h.finishing = h.finishing or h.kind == "RECORD"

@@ -1,0 +1,232 @@
+"""The gRPC face of the buffer: decode, run one engine step, encode."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import grpc
+from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
+from agentic_sdr.buffer.v1 import buffer_service_pb2_grpc
+from agentic_sdr.common.v1 import error_reason_pb2
+
+from buffer_service import validation, wire
+from buffer_service.engine import Engine
+from buffer_service.errors import ProtocolError
+from buffer_service.inbox import Inbox
+from buffer_service.people import People
+from buffer_service.turn_taking import TurnTaking
+from buffer_service.turn_taking.entities import SendOutcome
+from buffer_service.turn_taking.frames import Frame
+from service_kit import logs
+from service_kit.errors import InvalidArgument
+
+Context = grpc.aio.ServicerContext[Any, Any]
+_log = logs.get(__name__)
+
+
+class BufferService(buffer_service_pb2_grpc.BufferServiceServicer):
+    """Thin: no SQL, no state machine, no status codes."""
+
+    def __init__(self) -> None:
+        self._streams: dict[int, asyncio.Queue[pb.RunTurnsResponse | None]] = {}
+        self._sids = itertools.count(1)
+        self._engine: Engine
+        self._inbox: Inbox
+        self._people: People
+
+    def attach(self, *, engine: Engine, inbox: Inbox, people: People) -> None:
+        """Gives the service what it talks to; called once, before it is registered."""
+        self._engine, self._inbox, self._people = engine, inbox, people
+
+    # ---- messages
+
+    async def Enqueue(self, request: pb.EnqueueRequest, context: Context) -> pb.EnqueueResponse:
+        validation.events(request.events)
+        results = await self._engine.call(lambda now: self._inbox.enqueue(now, request.events))
+        return pb.EnqueueResponse(results=results)
+
+    # ---- workers
+
+    async def RunTurns(
+        self, request_iterator: AsyncIterator[pb.RunTurnsRequest], context: Context
+    ) -> AsyncIterator[pb.RunTurnsResponse]:
+        hello = await _first_frame(request_iterator)
+        sid = next(self._sids)
+        queue = self._streams[sid] = asyncio.Queue()
+        self._engine.post(lambda now: self._hello(now, sid, hello))
+        reader = asyncio.create_task(self._read(sid, request_iterator), name=f"run-turns-{sid}")
+        try:
+            while (frame := await queue.get()) is not None:
+                yield frame
+        finally:
+            reader.cancel()
+            self._streams.pop(sid, None)
+            self._engine.post(lambda now: self._turns.stream_lost(sid))
+
+    async def _read(self, sid: int, frames: AsyncIterator[pb.RunTurnsRequest]) -> None:
+        try:
+            async for frame in frames:
+                self._take(sid, frame)
+        finally:
+            # The worker closed its half: what is under way is decided by its lease.
+            self._end(sid)
+
+    def _take(self, sid: int, frame: pb.RunTurnsRequest) -> None:
+        kind = frame.WhichOneof("frame")
+        handlers: dict[str, Callable[[int, pb.RunTurnsRequest, int], None]] = {
+            "hello": lambda sid, f, now: self._hello(now, sid, f.hello),
+            "heartbeat": lambda sid, f, now: self._turns.heartbeat(now, sid),
+            "commit": self._commit,
+            "result": self._result,
+            "finish": self._finish,
+            "release": self._release,
+            "recorded": self._recorded,
+        }
+        handler = handlers.get(kind or "")
+        if handler is None:
+            return
+        problem = _problem(frame)
+        if problem:
+            self._refuse_invalid(sid, frame, problem)
+        else:
+            self._engine.post(lambda now: handler(sid, frame, now))
+
+    @property
+    def _turns(self) -> TurnTaking:
+        return self._engine.turns
+
+    def _hello(self, now: int, sid: int, hello: pb.Hello) -> None:
+        holding = [(h.turn_id, h.epoch) for h in hello.holding]
+        self._turns.hello(now, sid, worker=hello.worker_id, capacity=max(0, hello.capacity), holding=holding)
+
+    def _commit(self, sid: int, frame: pb.RunTurnsRequest, now: int) -> None:
+        self._turns.commit(now, sid, wire.commit_of(frame.commit))
+
+    def _result(self, sid: int, frame: pb.RunTurnsRequest, now: int) -> None:
+        f = frame.result
+        self._turns.result(
+            now,
+            sid,
+            ask=f.ask,
+            turn_id=f.turn_id,
+            epoch=f.epoch,
+            part=f.part,
+            attempt=f.attempt,
+            outcome=SendOutcome(f.outcome),
+            provider_message_id=f.provider_message_id,
+        )
+
+    def _finish(self, sid: int, frame: pb.RunTurnsRequest, now: int) -> None:
+        f = frame.finish
+        version = f.recorded_version if f.WhichOneof("record") == "recorded_version" else None
+        self._turns.finish(now, sid, ask=f.ask, turn_id=f.turn_id, epoch=f.epoch, version=version)
+
+    def _release(self, sid: int, frame: pb.RunTurnsRequest, now: int) -> None:
+        f = frame.release
+        failed = f.reason != pb.RELEASE_REASON_DRAINING
+        self._turns.release(now, turn_id=f.turn_id, epoch=f.epoch, failed=failed)
+
+    def _recorded(self, sid: int, frame: pb.RunTurnsRequest, now: int) -> None:
+        f = frame.recorded
+        self._turns.recorded(now, conversation_id=f.conversation_id, turn_id=f.turn_id, version=f.version)
+
+    def _refuse_invalid(self, sid: int, frame: pb.RunTurnsRequest, problem: str) -> None:
+        kind = frame.WhichOneof("frame") or ""
+        body = getattr(frame, kind)
+        refusal = pb.Refusal(
+            reason=error_reason_pb2.INVALID_ARGUMENT, message="The frame is not valid.", metadata={"field": problem}
+        )
+        answer = pb.Committed(ask=getattr(body, "ask", 0), turn_id=body.turn_id, epoch=body.epoch, refusal=refusal)
+        self._send(sid, pb.RunTurnsResponse(committed=answer))
+
+    # ---- frames out
+
+    def deliver(self, frames: list[tuple[int, Frame]]) -> None:
+        """Sends frames whose transaction is durable. Runs in the event loop."""
+        for sid, frame in frames:
+            if sid in self._streams:
+                self._send(sid, wire.frame_to_pb(frame))
+
+    def _send(self, sid: int, frame: pb.RunTurnsResponse) -> None:
+        queue = self._streams.get(sid)
+        if queue:
+            queue.put_nowait(frame)
+
+    def _end(self, sid: int) -> None:
+        queue = self._streams.get(sid)
+        if queue:
+            queue.put_nowait(None)
+
+    async def drain(self) -> None:
+        """Tells every worker that the buffer stops, and ends the streams."""
+        await self._engine.call(lambda now: self._turns.drain())
+        for sid in list(self._streams):
+            self._end(sid)
+
+    # ---- people
+
+    async def GetLane(self, request: pb.GetLaneRequest, context: Context) -> pb.GetLaneResponse:
+        return pb.GetLaneResponse(lane=await self._engine.call(lambda now: self._people.get_lane(request)))
+
+    async def ListLanes(self, request: pb.ListLanesRequest, context: Context) -> pb.ListLanesResponse:
+        size = validation.page_size(request.page_size)
+        return await self._engine.call(lambda now: self._people.list_lanes(request, size))
+
+    async def PauseConversation(
+        self, request: pb.PauseConversationRequest, context: Context
+    ) -> pb.PauseConversationResponse:
+        name = validation.identifier(request.conversation_id, "conversation_id")
+        if len(request.reason) > 200:
+            raise InvalidArgument("At most 200 characters.", field="reason")
+        lane = await self._engine.call(lambda now: self._people.pause(now, name, request.reason))
+        return pb.PauseConversationResponse(lane=lane)
+
+    async def ResumeConversation(
+        self, request: pb.ResumeConversationRequest, context: Context
+    ) -> pb.ResumeConversationResponse:
+        name = validation.identifier(request.conversation_id, "conversation_id")
+        lane = await self._engine.call(lambda now: self._people.resume(now, name))
+        return pb.ResumeConversationResponse(lane=lane)
+
+    async def ListDeadLetters(self, request: pb.ListDeadLettersRequest, context: Context) -> pb.ListDeadLettersResponse:
+        size = validation.page_size(request.page_size)
+        return await self._engine.call(lambda now: self._people.list_dead_letters(request, size))
+
+    async def ReplayDeadLetter(
+        self, request: pb.ReplayDeadLetterRequest, context: Context
+    ) -> pb.ReplayDeadLetterResponse:
+        if request.dead_letter_id <= 0:
+            raise InvalidArgument("Must be positive.", field="dead_letter_id")
+        number, stale = request.dead_letter_id, request.answer_stale
+        return await self._engine.call(lambda now: self._people.replay(now, number, answer_stale=stale))
+
+    async def ForgetContact(self, request: pb.ForgetContactRequest, context: Context) -> pb.ForgetContactResponse:
+        contact = validation.identifier(request.contact, "contact")
+        tenant = request.tenant or "default"
+        return await self._engine.call(lambda now: self._people.forget(now, tenant, contact))
+
+    async def GetStats(self, request: pb.GetStatsRequest, context: Context) -> pb.GetStatsResponse:
+        last = self._inbox.last_event_at
+        return await self._engine.call(lambda now: self._people.stats(now, request.tenant, last))
+
+
+async def _first_frame(frames: AsyncIterator[pb.RunTurnsRequest]) -> pb.Hello:
+    async for frame in frames:
+        if frame.WhichOneof("frame") == "hello" and frame.hello.worker_id:
+            return frame.hello
+        break
+    raise ProtocolError(expected="hello")
+
+
+def _problem(frame: pb.RunTurnsRequest) -> str:
+    kind = frame.WhichOneof("frame")
+    if kind == "commit":
+        return validation.commit_problem(frame.commit)
+    if kind == "result" and not 1 <= frame.result.outcome <= 5:
+        return "outcome"
+    if kind == "finish" and frame.finish.WhichOneof("record") is None:
+        return "record"
+    return ""

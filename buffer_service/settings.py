@@ -1,0 +1,143 @@
+"""Settings of the buffer. Lengths are milliseconds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from buffer_service.turn_taking import Policy, Strategy
+from service_kit.addresses import BufferAddress, ProcessSettings
+from service_kit.settings import ConfigurationError, Settings
+
+
+class TurnDeadline(Settings):
+    """The turn's deadline, which the buffer measures."""
+
+    turn_deadline_ms: int = Field(
+        30_000,
+        ge=11_000,
+        le=600_000,
+        validation_alias="SDR_TURN_DEADLINE_MS",
+        description="A lead gets an answer within this long after the oldest message of the turn was accepted.",
+    )
+    turn_reserve_ms: int = Field(
+        3_000,
+        ge=500,
+        le=10_000,
+        validation_alias="SDR_TURN_RESERVE_MS",
+        description="This long before the deadline holds end, and messages wait for the next turn.",
+    )
+
+
+class BufferSettings(ProcessSettings, BufferAddress, TurnDeadline):
+    """Everything that can be said to the buffer."""
+
+    store: str = Field(
+        "",
+        validation_alias="SDR_BUFFER_STORE",
+        description="sqlite:PATH; empty means sqlite:<SDR_DATA_DIR>/buffer.db. (redis:// arrives later.)",
+    )
+    strategy: Literal["enqueue", "fixed_delay"] = Field(
+        "enqueue",
+        validation_alias="SDR_BUFFER_STRATEGY",
+        description="enqueue: answer at once when free, group while busy. fixed_delay: the old behaviour.",
+    )
+    quiet_ms: int = Field(
+        700,
+        ge=0,
+        le=60_000,
+        validation_alias="SDR_BUFFER_QUIET_MS",
+        description="Messages that came during a turn are answered when the lead was quiet for this long.",
+    )
+    busy_timeout_ms: int = Field(
+        10_000,
+        ge=0,
+        le=120_000,
+        validation_alias="SDR_BUFFER_BUSY_TIMEOUT_MS",
+        description="… or when the oldest of them is this old.",
+    )
+    fixed_delay_ms: int = Field(
+        10_000,
+        ge=0,
+        le=120_000,
+        validation_alias="SDR_BUFFER_FIXED_DELAY_MS",
+        description="Strategy fixed_delay: every turn waits this long.",
+    )
+    lease_ms: int = Field(
+        3_000,
+        ge=1_500,
+        le=60_000,
+        validation_alias="SDR_BUFFER_LEASE_MS",
+        description="A worker that sends no heartbeat for this long loses its turns.",
+    )
+    max_attempts: int = Field(
+        5,
+        ge=1,
+        le=20,
+        validation_alias="SDR_BUFFER_MAX_ATTEMPTS",
+        description="A turn that was lost this often becomes a dead letter, and the lead gets the honest sentence.",
+    )
+    handoff_quiet_ms: int = Field(
+        8 * 3_600_000,
+        ge=1_000,
+        validation_alias="SDR_HANDOFF_QUIET_MS",
+        description="A pause ends when no human wrote for this long.",
+    )
+    stale_after_ms: int = Field(
+        3_600_000,
+        ge=1_000,
+        validation_alias="SDR_INGRESS_STALE_AFTER_MS",
+        description="A message that is older than this when it is accepted is recorded without an answer.",
+    )
+    max_pending_messages: int = Field(
+        200_000,
+        ge=1,
+        validation_alias="SDR_BUFFER_MAX_PENDING_MESSAGES",
+        description="More unanswered messages than this, over all conversations, are refused with a retry delay.",
+    )
+    max_pending_bytes: int = Field(
+        1 << 30,
+        ge=1 << 20,
+        validation_alias="SDR_BUFFER_MAX_PENDING_BYTES",
+        description="More bytes of unanswered messages than this are refused with a retry delay.",
+    )
+    min_free_disk_bytes: int = Field(
+        200 << 20,
+        ge=0,
+        validation_alias="SDR_BUFFER_MIN_FREE_DISK_BYTES",
+        description="With less free disk than this, messages are refused with a retry delay.",
+    )
+    retention_days: float = Field(
+        8.0,
+        ge=8.0,
+        validation_alias="SDR_BUFFER_RETENTION_DAYS",
+        description="Recorded turns are kept this long, for deduplication: providers repeat webhooks for 7 days.",
+    )
+
+    @property
+    def path(self) -> Path:
+        """The SQLite file."""
+        if not self.store:
+            return self.data_dir / "buffer.db"
+        kind, _, path = self.store.partition(":")
+        if kind != "sqlite" or not path:
+            raise ConfigurationError(f"SDR_BUFFER_STORE={self.store!r}: only sqlite:PATH is supported")
+        return Path(path)
+
+    @property
+    def policy(self) -> Policy:
+        """The knobs of turn-taking."""
+        return Policy(
+            strategy=Strategy(self.strategy),
+            lease=self.lease_ms,
+            quiet=self.quiet_ms,
+            busy_timeout=self.busy_timeout_ms,
+            fixed_delay=self.fixed_delay_ms,
+            deadline=self.turn_deadline_ms,
+            reserve=self.turn_reserve_ms,
+            max_attempts=self.max_attempts,
+            handoff_quiet=self.handoff_quiet_ms,
+            stale_after=self.stale_after_ms,
+        )

@@ -1,0 +1,428 @@
+"""The buffer through a real in-process server."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+import pytest
+
+from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
+from agentic_sdr.buffer.v1.buffer_service_pb2_grpc import BufferServiceStub
+from agentic_sdr.common.v1 import error_reason_pb2, message_pb2, turn_pb2
+from buffer_service.app import BufferApp
+from buffer_service.settings import BufferSettings
+from service_kit import errors
+from service_kit.durations import ms_to_timestamp
+from service_kit.settings import load
+from service_kit.testing import in_process
+
+if TYPE_CHECKING:
+    from agentic_sdr.buffer.v1.buffer_service_pb2_grpc import BufferServiceAsyncStub
+
+SCOPE = message_pb2.Scope(channel="evolution", instance="shop")
+CONTACT = message_pb2.Contact(
+    contact="5581999990001", aliases=["phone:5581999990001"], address="5581999990001@s.whatsapp.net"
+)
+
+
+def settings(path: Path, **more: str) -> BufferSettings:
+    return load(BufferSettings, environ={"SDR_DATA_DIR": str(path), **more}, env_file=None)
+
+
+@asynccontextmanager
+async def buffer(path: Path, **more: str) -> AsyncIterator[BufferServiceAsyncStub]:
+    async with in_process(BufferApp(settings(path, **more))) as channel:
+        yield BufferServiceStub(channel)
+
+
+def message(
+    message_id: str,
+    text: str = "oi",
+    *,
+    human: bool = False,
+    age_s: float = 0,
+    contact: message_pb2.Contact = CONTACT,
+    scope: message_pb2.Scope = SCOPE,
+) -> pb.Event:
+    author = message_pb2.AUTHOR_HUMAN if human else message_pb2.AUTHOR_LEAD
+    body = message_pb2.Message(
+        message_id=message_id,
+        author=author,
+        type=message_pb2.MESSAGE_TYPE_TEXT,
+        text=text,
+        provider_time=ms_to_timestamp(int((time.time() - age_s) * 1000)),
+    )
+    return pb.Event(scope=scope, contact=contact, message=body)
+
+
+def echo(message_id: str, text: str) -> pb.Event:
+    event = message(message_id, text, human=True)
+    body = event.message
+    body.foreign = True
+    return pb.Event(scope=SCOPE, contact=CONTACT, echo=body)
+
+
+class Worker:
+    """A turn runner by hand."""
+
+    def __init__(self, stub: BufferServiceAsyncStub, name: str = "w1", capacity: int = 10) -> None:
+        self.call = stub.RunTurns()
+        self.name, self.capacity = name, capacity
+        self.asks = 0
+        self.passed: list[pb.RunTurnsResponse] = []
+
+    async def hello(self, *holding: pb.Holding) -> None:
+        hello = pb.Hello(worker_id=self.name, capacity=self.capacity, holding=holding)
+        await self.call.write(pb.RunTurnsRequest(hello=hello))
+
+    async def read(self, kind: str) -> pb.RunTurnsResponse:
+        """The next frame of this kind; others are kept in `passed`."""
+        async with asyncio.timeout(5):
+            while True:
+                frame = await self.call.read()
+                assert isinstance(frame, pb.RunTurnsResponse), frame
+                if frame.WhichOneof("frame") == kind:
+                    return frame
+                self.passed.append(frame)
+
+    async def assigned(self) -> pb.Assign:
+        return (await self.read("assign")).assign
+
+    async def commit(self, turn: pb.Assign, *parts: str, last: bool = True, revision: int | None = None) -> pb.Committed:
+        self.asks += 1
+        frame = pb.Commit(
+            ask=self.asks,
+            turn_id=turn.turn_id,
+            epoch=turn.epoch,
+            revision=turn.revision if revision is None else revision,
+            parts=parts,
+            last=last,
+        )
+        await self.call.write(pb.RunTurnsRequest(commit=frame))
+        return (await self.read("committed")).committed
+
+    async def result(
+        self,
+        turn: pb.Assign,
+        part: turn_pb2.Part,
+        outcome: pb.SendOutcome.ValueType = pb.SEND_OUTCOME_SENT,
+        provider_id: str = "",
+    ) -> pb.Committed:
+        self.asks += 1
+        frame = pb.Result(
+            ask=self.asks,
+            turn_id=turn.turn_id,
+            epoch=turn.epoch,
+            part=part.index,
+            attempt=part.attempt,
+            outcome=outcome,
+            provider_message_id=provider_id,
+        )
+        await self.call.write(pb.RunTurnsRequest(result=frame))
+        return (await self.read("committed")).committed
+
+    async def finish(self, turn: pb.Assign, version: int | None = 1) -> pb.Committed:
+        self.asks += 1
+        frame = pb.Finish(ask=self.asks, turn_id=turn.turn_id, epoch=turn.epoch)
+        if version is None:
+            frame.unrecorded = True
+        else:
+            frame.recorded_version = version
+        await self.call.write(pb.RunTurnsRequest(finish=frame))
+        return (await self.read("committed")).committed
+
+    async def answer(self, turn: pb.Assign, *parts: str) -> pb.Committed:
+        """Says everything, records and finishes."""
+        committed = await self.commit(turn, *parts)
+        while committed.HasField("go"):
+            committed = await self.result(turn, committed.go, provider_id=f"p-{turn.turn_id}-{committed.go.index}")
+        assert committed.complete
+        return await self.finish(turn)
+
+
+async def enqueue(stub: BufferServiceAsyncStub, *events: pb.Event) -> list[pb.EventResult]:
+    response = await stub.Enqueue(pb.EnqueueRequest(events=events), timeout=5)
+    return list(response.results)
+
+
+async def lane(stub: BufferServiceAsyncStub, conversation_id: str) -> pb.Lane:
+    response = await stub.GetLane(pb.GetLaneRequest(conversation_id=conversation_id), timeout=5)
+    return response.lane
+
+
+async def test_a_message_becomes_a_turn_and_its_reply_goes_out_part_by_part(tmp_path: Path) -> None:
+    async with buffer(tmp_path) as stub:
+        worker = Worker(stub)
+        await worker.hello()
+        [result] = await enqueue(stub, message("m1"))
+        assert result.outcome == pb.EventResult.OUTCOME_ACCEPTED
+        turn = await worker.assigned()
+        assert (turn.turn_id, turn.epoch, turn.revision) == (result.turn_id, 1, 1)
+        assert [m.text for m in turn.messages] == ["oi"]
+        assert turn.contact.address == CONTACT.address
+        first = await worker.commit(turn, "um", last=False)
+        assert (first.go.index, first.go.text, first.go.state) == (0, "um", turn_pb2.PART_STATE_ATTEMPTING)
+        second = await worker.result(turn, first.go, provider_id="p0")
+        assert not second.HasField("go") and not second.complete
+        third = await worker.commit(turn, "um", "dois")
+        assert third.go.index == 1
+        done = await worker.result(turn, third.go, provider_id="p1")
+        assert done.complete
+        assert [p.text for p in done.record.parts] == ["um", "dois"]
+        assert (await worker.finish(turn, version=7)).complete
+        after = await lane(stub, result.conversation_id)
+        assert after.state == pb.LANE_STATE_IDLE
+        assert after.recorded_version == 7
+        assert [p.provider_message_id for p in after.ended_turns[0].parts] == ["p0", "p1"]
+
+
+async def test_a_duplicate_is_recorded_once_also_after_a_restart(tmp_path: Path) -> None:
+    async with buffer(tmp_path) as stub:
+        await enqueue(stub, message("m1"))
+        assert (await enqueue(stub, message("m1")))[0].outcome == pb.EventResult.OUTCOME_DUPLICATE
+    async with buffer(tmp_path) as stub:
+        [again] = await enqueue(stub, message("m1"))
+        assert again.outcome == pb.EventResult.OUTCOME_DUPLICATE
+        stats = await stub.GetStats(pb.GetStatsRequest(), timeout=5)
+        assert stats.waiting_turns == 1
+
+
+async def test_what_arrives_during_a_turn_waits_and_is_answered_together(tmp_path: Path) -> None:
+    async with buffer(tmp_path, SDR_BUFFER_QUIET_MS="50") as stub:
+        worker = Worker(stub)
+        await worker.hello()
+        await enqueue(stub, message("m1", "oi"))
+        turn = await worker.assigned()
+        for number in range(2, 27):
+            await enqueue(stub, message(f"m{number}", str(number)))
+        await worker.answer(turn, "olá")
+        following = await worker.assigned()
+        assert [m.text for m in following.messages] == [str(n) for n in range(2, 27)]
+
+
+async def test_a_restart_gives_the_turn_back_to_its_worker_with_a_new_epoch(tmp_path: Path) -> None:
+    async with buffer(tmp_path) as stub:
+        worker = Worker(stub)
+        await worker.hello()
+        await enqueue(stub, message("m1"))
+        turn = await worker.assigned()
+        await worker.commit(turn, "um", "dois")
+    async with buffer(tmp_path) as stub:
+        worker = Worker(stub)
+        await worker.hello(pb.Holding(turn_id=turn.turn_id, epoch=turn.epoch))
+        again = await worker.assigned()
+        assert again.kept and again.epoch == 2
+        assert [p.state for p in again.parts] == [turn_pb2.PART_STATE_ATTEMPTING, turn_pb2.PART_STATE_STORED]
+
+
+async def test_an_old_epoch_is_refused_and_nothing_changes(tmp_path: Path) -> None:
+    async with buffer(tmp_path) as stub:
+        worker = Worker(stub)
+        await worker.hello()
+        await enqueue(stub, message("m1"))
+        turn = await worker.assigned()
+        stale = pb.Assign(turn_id=turn.turn_id, epoch=turn.epoch - 1, revision=1)
+        refused = await worker.commit(stale, "oi")
+        assert refused.refusal.reason == error_reason_pb2.STALE_EPOCH
+        assert dict(refused.refusal.metadata) == {"turn_id": turn.turn_id, "epoch": "0"}
+
+
+async def test_a_human_message_pauses_and_bot_on_resumes(tmp_path: Path) -> None:
+    async with buffer(tmp_path) as stub:
+        worker = Worker(stub)
+        await worker.hello()
+        [first] = await enqueue(stub, message("m1"))
+        turn = await worker.assigned()
+        await enqueue(stub, message("h1", "deixa comigo", human=True))
+        revoked = (await worker.read("revoke")).revoke
+        assert revoked.turn_id == turn.turn_id and revoked.reason == error_reason_pb2.PAUSED
+        record = (await worker.read("record")).record
+        assert [m.text for r in record.turns for m in r.messages] == ["oi", "deixa comigo"]
+        [during] = await enqueue(stub, message("m2"))
+        assert during.outcome == pb.EventResult.OUTCOME_RECORDED_ONLY
+        assert (await lane(stub, first.conversation_id)).state == pb.LANE_STATE_PAUSED
+        await enqueue(stub, message("h2", "#bot on", human=True))
+        assert (await lane(stub, first.conversation_id)).state == pb.LANE_STATE_IDLE
+        [after] = await enqueue(stub, message("m3"))
+        assert after.outcome == pb.EventResult.OUTCOME_ACCEPTED
+
+
+async def test_an_echo_of_our_own_part_is_evidence_even_before_the_http_reply(tmp_path: Path) -> None:
+    async with buffer(tmp_path) as stub:
+        worker = Worker(stub)
+        await worker.hello()
+        [result] = await enqueue(stub, message("m1"))
+        turn = await worker.assigned()
+        committed = await worker.commit(turn, "Olá! Tudo bem?")
+        [noted] = await enqueue(stub, echo("p1", "Olá! Tudo bem?"))
+        assert noted.outcome == pb.EventResult.OUTCOME_NOTED
+        done = await worker.result(turn, committed.go, pb.SEND_OUTCOME_UNKNOWN)
+        assert done.complete
+        assert done.record.parts[0].state == turn_pb2.PART_STATE_SENT
+        assert (await lane(stub, result.conversation_id)).state == pb.LANE_STATE_RUNNING
+
+
+async def test_a_foreign_send_is_judged_after_the_part_closes_and_takes_over(tmp_path: Path) -> None:
+    async with buffer(tmp_path) as stub:
+        worker = Worker(stub)
+        await worker.hello()
+        [result] = await enqueue(stub, message("m1"))
+        turn = await worker.assigned()
+        committed = await worker.commit(turn, "um", "dois")
+        await enqueue(stub, echo("f1", "Oi, aqui é a Ana da loja"))
+        assert (await lane(stub, result.conversation_id)).state == pb.LANE_STATE_RUNNING
+        refused = await worker.result(turn, committed.go, provider_id="p0")
+        assert refused.refusal.reason == error_reason_pb2.PAUSED
+        assert worker.passed[0].revoke.reason == error_reason_pb2.PAUSED
+        after = await lane(stub, result.conversation_id)
+        assert after.state == pb.LANE_STATE_PAUSED
+
+
+async def test_a_stale_message_is_recorded_without_an_answer(tmp_path: Path) -> None:
+    async with buffer(tmp_path) as stub:
+        [result] = await enqueue(stub, message("m1", age_s=3 * 86_400))
+        assert result.outcome == pb.EventResult.OUTCOME_RECORDED_ONLY
+        assert (await lane(stub, result.conversation_id)).unrecorded == 1
+
+
+async def test_lid_first_phone_later_is_one_conversation(tmp_path: Path) -> None:
+    lid = message_pb2.Contact(contact="lid:100", aliases=["lid:100"], address="100@lid")
+    both = message_pb2.Contact(
+        contact="5581999990001", aliases=["phone:5581999990001", "lid:100"], address="5581999990001@s.whatsapp.net"
+    )
+    async with buffer(tmp_path) as stub:
+        [a] = await enqueue(stub, message("m1", contact=lid))
+        [b] = await enqueue(stub, message("m2", contact=both))
+        assert a.conversation_id == b.conversation_id
+        assert (await lane(stub, a.conversation_id)).contact.contact == "5581999990001"
+
+
+async def test_an_alias_set_that_names_two_conversations_merges_them(tmp_path: Path) -> None:
+    lid = message_pb2.Contact(contact="lid:100", aliases=["lid:100"], address="100@lid")
+    both = message_pb2.Contact(contact="5581999990001", aliases=["phone:5581999990001", "lid:100"])
+    async with buffer(tmp_path) as stub:
+        [older] = await enqueue(stub, message("m1"))
+        [younger] = await enqueue(stub, message("m2", contact=lid))
+        assert older.conversation_id != younger.conversation_id
+        [third] = await enqueue(stub, message("m3", contact=both))
+        assert third.conversation_id == older.conversation_id
+        found = await lane(stub, younger.conversation_id)
+        assert found.conversation_id == older.conversation_id
+        assert set(found.contact.aliases) == {"phone:5581999990001", "lid:100"}
+
+
+async def test_two_instances_with_the_same_customer_stay_apart(tmp_path: Path) -> None:
+    other = message_pb2.Scope(channel="evolution", instance="other")
+    async with buffer(tmp_path) as stub:
+        [a] = await enqueue(stub, message("m1"))
+        [b] = await enqueue(stub, message("m1", scope=other))
+        assert a.conversation_id != b.conversation_id
+        assert b.outcome == pb.EventResult.OUTCOME_ACCEPTED
+
+
+async def test_above_the_limits_nothing_is_stored_and_the_delay_is_named(tmp_path: Path) -> None:
+    async with buffer(tmp_path, SDR_BUFFER_MAX_PENDING_MESSAGES="1") as stub:
+        await enqueue(stub, message("m1"))
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await enqueue(stub, message("m2"))
+        error = errors.parse(refused.value)
+        assert (error.code, error.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "BUFFER_FULL")
+        assert error.metadata == {"limit": "pending_messages"} and error.retry_after_ms == 5_000
+
+
+async def test_forgetting_erases_every_byte_and_revokes_the_turn(tmp_path: Path) -> None:
+    canary = "canario-7f3a91"
+    async with buffer(tmp_path) as stub:
+        worker = Worker(stub)
+        await worker.hello()
+        [result] = await enqueue(stub, message("m1", canary))
+        turn = await worker.assigned()
+        await worker.commit(turn, f"você disse {canary}")
+        forgotten = await stub.ForgetContact(pb.ForgetContactRequest(contact="5581999990001"), timeout=5)
+        assert list(forgotten.conversation_ids) == [result.conversation_id] and forgotten.messages == 1
+        assert (await worker.read("revoke")).revoke.turn_id == turn.turn_id
+        with pytest.raises(grpc.aio.AioRpcError) as gone:
+            await lane(stub, result.conversation_id)
+        assert errors.parse(gone.value).reason == "NOT_FOUND"
+        for file in tmp_path.iterdir():
+            assert canary.encode() not in file.read_bytes(), file
+        again = await stub.ForgetContact(pb.ForgetContactRequest(contact="5581999990001"), timeout=5)
+        assert not again.conversation_ids
+
+
+async def test_a_turn_that_kills_every_worker_becomes_a_dead_letter_and_an_apology(tmp_path: Path) -> None:
+    async with buffer(tmp_path, SDR_BUFFER_MAX_ATTEMPTS="1") as stub:
+        worker = Worker(stub)
+        await worker.hello()
+        [result] = await enqueue(stub, message("m1", "veneno"))
+        turn = await worker.assigned()
+        release = pb.Release(turn_id=turn.turn_id, epoch=turn.epoch, reason=pb.RELEASE_REASON_FAILED)
+        await worker.call.write(pb.RunTurnsRequest(release=release))
+        apology = await worker.assigned()
+        assert apology.kind == turn_pb2.TURN_KIND_APOLOGY and not apology.messages
+        await worker.answer(apology, "Desculpe, tive um problema.")
+        letters = await stub.ListDeadLetters(pb.ListDeadLettersRequest(), timeout=5)
+        [letter] = letters.dead_letters
+        assert [m.text for m in letter.messages] == ["veneno"]
+        request = pb.ReplayDeadLetterRequest(dead_letter_id=letter.dead_letter_id)
+        replayed = await stub.ReplayDeadLetter(request, timeout=5)
+        again = await worker.assigned()
+        assert again.turn_id == replayed.dead_letter.replay_turn_id
+        assert [m.text for m in again.messages] == ["veneno"]
+        twice = await stub.ReplayDeadLetter(request, timeout=5)
+        assert twice.dead_letter.replay_turn_id == again.turn_id
+        assert (await lane(stub, result.conversation_id)).needs_human
+
+
+async def test_lists_page_through_everything(tmp_path: Path) -> None:
+    async with buffer(tmp_path) as stub:
+        for number in range(7):
+            contact = message_pb2.Contact(contact=f"55819999900{number:02}", aliases=[f"phone:55819999900{number:02}"])
+            await enqueue(stub, message(f"m{number}", contact=contact))
+        seen: list[str] = []
+        token = ""
+        while True:
+            page = await stub.ListLanes(pb.ListLanesRequest(page_size=3, page_token=token), timeout=5)
+            seen += [x.conversation_id for x in page.lanes]
+            token = page.next_page_token
+            if not token:
+                break
+        assert len(seen) == len(set(seen)) == 7
+        with pytest.raises(grpc.aio.AioRpcError) as bad:
+            await stub.ListLanes(pb.ListLanesRequest(page_token="x"), timeout=5)
+        assert errors.parse(bad.value).reason == "BAD_PAGE_TOKEN"
+
+
+BAD_EVENTS = [
+    (pb.Event(scope=SCOPE), "events[0].event"),
+    (pb.Event(scope=message_pb2.Scope(channel="evolution"), presence=pb.Presence()), "events[0].scope.instance"),
+    (pb.Event(scope=SCOPE, presence=pb.Presence()), "events[0].contact.aliases"),
+    (message(""), "events[0].message.message_id"),
+    (message("x", "a" * 65_537), "events[0].message.text"),
+    (message("replay:1:1"), "events[0].message.message_id"),
+]
+
+
+@pytest.mark.parametrize(("event", "field"), BAD_EVENTS)
+async def test_bad_events_are_refused_with_their_field(tmp_path: Path, event: pb.Event, field: str) -> None:
+    async with buffer(tmp_path) as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await enqueue(stub, event)
+        error = errors.parse(refused.value)
+        assert (error.code, error.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_ARGUMENT")
+        assert error.metadata == {"field": field}
+
+
+async def test_a_stream_begins_with_hello(tmp_path: Path) -> None:
+    async with buffer(tmp_path) as stub:
+        call = stub.RunTurns()
+        await call.write(pb.RunTurnsRequest(heartbeat=pb.Heartbeat()))
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await call.read()
+        assert errors.parse(refused.value).reason == "PROTOCOL"
