@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import grpc
-from agentic_sdr.buffer.v1 import buffer_service_pb2, buffer_service_pb2_grpc
 
+from agentic_sdr.buffer.v1 import buffer_service_pb2, buffer_service_pb2_grpc
 from buffer_service.engine import Engine
 from buffer_service.inbox import Inbox, Limits
 from buffer_service.people import People

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
 from agentic_sdr.common.v1 import message_pb2
-
 from buffer_service.errors import BufferFull
 from buffer_service.store.identity import Identities
 from buffer_service.store.sqlite import SqliteStore

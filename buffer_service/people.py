@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
-
 from buffer_service import paging, wire
 from buffer_service.errors import WrongState
 from buffer_service.inbox import scope_of

@@ -8,10 +8,10 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import grpc
+
 from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
 from agentic_sdr.buffer.v1 import buffer_service_pb2_grpc
 from agentic_sdr.common.v1 import error_reason_pb2
-
 from buffer_service import validation, wire
 from buffer_service.engine import Engine
 from buffer_service.errors import ProtocolError

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
 from agentic_sdr.common.v1 import message_pb2
-
 from service_kit.errors import InvalidArgument
 
 MAX_EVENTS = 1_000

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
 from agentic_sdr.common.v1 import error_reason_pb2, message_pb2, turn_pb2
-
 from buffer_service.store.sqlite import DeadLetter
 from buffer_service.turn_taking import frames as fr
 from buffer_service.turn_taking.assignment import in_order, who

@@ -76,7 +76,7 @@ class Contact:
     @property
     def all_aliases(self) -> tuple[str, ...]:
         """The contact in its alias form first, then the others, each once."""
-        return tuple(dict.fromkeys((as_alias(self.contact), *self.aliases)))
+        return tuple(dict.fromkeys(as_alias(name) for name in (self.contact, *self.aliases)))
 
 
 @dataclass(frozen=True, kw_only=True)

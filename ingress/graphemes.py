@@ -45,3 +45,9 @@ def index_at_utf16(text: str, units: int) -> int:
         if used > units:
             return index
     return len(text)
+
+
+def is_boundary(text: str, index: int) -> bool:
+    """Whether no grapheme spans this place, judged by the two characters around it."""
+    pair = text[max(0, index - 1) : index + 1]
+    return len(pair) < 2 or _GRAPHEME.match(pair).end() == 1

@@ -6,6 +6,7 @@ that are joined ("e", "mais", "+") add up; a stated total wins over both.
 
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 from agent_service.understanding.numerals import NUMERAL, numeral_value
 from agent_service.understanding.text import fold
@@ -23,22 +24,25 @@ _NUMBER = re.compile(
 )
 _FORMATTED = re.compile(r"\d{1,3}(?:\.\d{3})+(?:,\d{1,2})?|\d+,\d{2}")
 _COUNTED = re.compile(r"\s*(?:[%º°ª²³]|por\s?cento|(?:k?wh?p?|h|hs|m|km|min|x)\b)")
-_MAY_FOLLOW = frozenset(
-    "reais real conto contos pila pilas por ao a as à no na nos nas da do de dos das e mais em media mensal mensais todo toda cada so aqui "
-    "ou ate mas pra para da dependendo q que ou quando eu mesmo ja nao sim mil fixo eh tambem mensalmente pouco "
-    "poucos uns umas quase certo ta to ok ai la hoje agora como quero com sem se acho porem entao e so cravado redondo "
-    "vezes".split()
-) - {"vezes"}
+# Any other word behind a bare number counts something: "2 casas", "10 anos", "350 kwh".
+_MAY_FOLLOW = re.compile(
+    r"reais|real|contos?|pilas?|por|aos?|as?|nos?|nas?|d[aeo]s?|e|mais|em|media|mensal|mensais|mensalmente|tod[ao]|cada"
+    r"|so|aqui|ou|ate|mas|pra|para|dependendo|q|que|quando|eu|mesmo|ja|nao|sim|mil|fixo|eh|tambem|poucos?|uns|umas|quase"
+    r"|certo|ta|to|ok|ai|la|hoje|agora|como|quero|com|sem|se|acho|porem|entao|cravado|redondo"
+)
 _ADDRESS = (
-    r"rua|r\.|avenida|av\.?|travessa|alameda|estrada|rodovia|bairro|numero|num|n[o°º]\.?|nr|apto?\.?|apartamento n|bloco"
+    r"rua|r\.|avenida|av\.?|travessa|alameda|estrada|rodovia|bairro|numero|num|n[o°º]\.?|nr|apto?\.?"
+    r"|apartamento n|bloco"
     r"|quadra|lote|km|br|pe|cep|cpf|cnpj|rg|pix|fone|telefone|celular|whats\w*|zap|ddd|protocolo|codigo|senha|dia|ano"
     r"|desde|idade|as|sala|andar|conta corrente|agencia|medidor|instalacao|uc"
 )
 _OTHER_MONEY = (
     r"ganho|recebo|salario|renda|faturo|faturamento|custa|custou|custam|custaria|orcamento|orcaram|preco|investi\w*"
-    r"|financi\w*|entrada|parcelas?|prestacao|prestacoes|desconto|economi\w*|multa|emprestimo|divida|aluguel|premio|sorteio"
+    r"|financi\w*|entrada|parcelas?|prestacao|prestacoes|desconto|economi\w*|multa|emprestimo|divida|aluguel"
+    r"|premio|sorteio"
 )
-_PAYS = r"pago|paga|pagamos|pagando|pagava|gasto|gasta|gastamos|gastando|vem|veio|vinha|da|deu|media|fica|chega|chegou|mensal"
+_PAID = r"pago|paga|pagamos|pagando|gasto|gasta|gastamos|gastando"
+_PAYS = rf"{_PAID}|pagava|vem|veio|vinha|da|deu|media|fica|chega|chegou|mensal"
 _ABOUT = re.compile(rf"\b(?:(?P<address>{_ADDRESS})|(?P<other>{_OTHER_MONEY})|(?P<pays>{_PAYS}))(?![a-z])")
 _CORRECTS = re.compile(
     r"\b(?:nao|na verdade|alias|ops|opa|digo|quer dizer|corrig\w+|errei|melhor|ou melhor|desculpa|perai|\*)(?!\w)"
@@ -46,12 +50,23 @@ _CORRECTS = re.compile(
 _RANGE = re.compile(r"\b(?:ou|a|ate|as vezes|tem mes|tem vezes|ja|quando|outras?|mas|chega\w*)\b|[-–~]|/")
 _BETWEEN = re.compile(r"\b(?:entre|de|dos|uns|umas)\s*(?:r\$\s*)?$")
 _JOINS = re.compile(r"\be\b|\bmais\b|\+|\bcom\b|,|;|\n")
+_TO = re.compile(r"\s*(?:e|a|ate|ou|-)\s*(?:r\$\s*)?(?:uns\s*)?")
 _TOTAL = re.compile(r"\b(?:total|somando|somadas?|ao todo|juntando|juntas?|tudo da|no fim)\b")
 _PLACE = re.compile(
     r"\b(?:casa|loja|apartamento|ape|ap|sitio|chacara|fazenda|empresa|comercio|escritorio|galpao|padaria|restaurante"
     r"|mercado|mercadinho|salao|praia|mae|pai|sogra|outra|outro|primeira|segunda|uma|contas|duas|igreja|oficina)\b"
 )
-_ADDS = re.compile(r"^\W*(?:ah?\W+)?(?:e\s+)?(?:mais|tambem|ainda|tem (?:mais|outra|tambem)|fora)\b|\be tem (?:a|outra|mais)\b")
+_PAYING = re.compile(rf"\b(?:{_PAID})\b")
+# Phone numbers, documents, postal codes.
+_NO_MONEY = re.compile(
+    r"(?:\+?55\s?)?\(?\b\d{2}\)?\s?9?\s?\d{4}[- ]?\d{4}\b|\b\d{4,5}-\d{4}\b|\b\d{3}\.?\d{3}\.?\d{3}-?\d{2}\b"
+    r"|\b\d{2}\.?\d{3}-\d{3}\b"
+    r"|\b\d{2}\.?\d{3}\.?\d{3}/\d{4}-?\d{2}\b"
+)
+_DASHED_RANGE = re.compile(r"\b(\d{3,4})\s?-\s?(\d{3,4})\b")
+_ADDS = re.compile(
+    r"^\W*(?:ah?\W+)?(?:e\s+)?(?:mais|tambem|ainda|tem (?:mais|outra|tambem)|fora)\b|\be tem (?:a|outra|mais)\b"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,8 +91,8 @@ class _Amount:
 
 def read_money(text: str, *, topic: re.Pattern[str], expected: bool) -> Money | None:
     """The amount that the message gives for the topic; a bare number counts only when one is expected or named."""
-    folded = fold(text)
-    named = topic.search(folded) is not None
+    folded = _DASHED_RANGE.sub(r"\1 a \2", _NO_MONEY.sub(lambda match: " ; ", fold(text)))
+    named = topic.search(folded) is not None or _PAYING.search(folded) is not None
     amounts = [amount for amount in _amounts(folded, topic) if amount.marked or expected or named or amount.formatted]
     if not amounts:
         return None
@@ -92,6 +107,12 @@ def read_money(text: str, *, topic: re.Pattern[str], expected: bool) -> Money | 
         adds=_ADDS.search(folded) is not None,
         place=place.group() if place else "",
     )
+
+
+def names_payment(text: str, topic: re.Pattern[str]) -> bool:
+    """Whether the text names the topic or says that something is paid."""
+    folded = fold(text)
+    return topic.search(folded) is not None or _PAYING.search(folded) is not None
 
 
 def show_money(cents: int) -> str:
@@ -150,22 +171,17 @@ def _digits_value(match: re.Match[str]) -> float | None:
 
 
 def _is_money(folded: str, match: re.Match[str], before: str, topic: re.Pattern[str], amount: _Amount) -> bool:
-    after = folded[_value_end(match) :]
+    after = folded[match.end() :]
     if _COUNTED.match(after):
         return False
     if match["currency"] or match["currency_after"]:
         return _last_subject(before, topic) != "other"
     if match["words"] and not amount.marked and amount.cents < MIN_CENTS * 5:
         return False
-    if (following := re.match(r"\s*([a-z]+)", after)) and following[1] not in _MAY_FOLLOW:
+    if (following := re.match(r"\s*([a-z]+)", after)) and not _MAY_FOLLOW.fullmatch(following[1]):
         return False
     subject = _last_subject(before, topic)
     return subject != "other" and not (subject == "address" and not match["scale"])
-
-
-def _value_end(match: re.Match[str]) -> int:
-    # "4 mil e 500 kwh" ends after the rest, "500 e 2 casas" has none.
-    return match.end()
 
 
 def _last_subject(before: str, topic: re.Pattern[str]) -> str:
@@ -180,15 +196,17 @@ def _last_subject(before: str, topic: re.Pattern[str]) -> str:
 
 def _combine(folded: str, amounts: list[_Amount]) -> int:
     total = amounts[0].cents
-    for previous, current in zip(amounts, amounts[1:], strict=False):
+    for previous, current in pairwise(amounts):
         between = folded[previous.end : current.start]
-        lead_in = folded[: previous.start]
-        if _TOTAL.search(between) or _CORRECTS.search(between):
-            total = current.cents
-        elif _BETWEEN.search(lead_in) and re.fullmatch(r"\s*(?:e|a|ate|ou|-)\s*(?:r\$\s*)?(?:uns\s*)?", between):
-            total = current.cents
-        elif _JOINS.search(between) and not _RANGE.search(re.sub(r"\b[ao]s?\s+(?=[a-z])", "", between)):
+        ranged = _BETWEEN.search(folded[: previous.start]) and _TO.fullmatch(between)
+        replaces = _TOTAL.search(between) or _CORRECTS.search(between) or ranged or _RANGE.search(_articles_off(between))
+        if _JOINS.search(between) and not replaces:
             total += current.cents
         else:
             total = current.cents
     return total
+
+
+def _articles_off(between: str) -> str:
+    # The "a" of "na casa e a da loja" is an article, the one of "300 a 400" makes a range.
+    return re.sub(r"\b[ao]s?\s+(?=[a-z])", "", between)

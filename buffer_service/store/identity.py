@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from agentic_sdr.common.v1 import message_pb2
-
 from buffer_service.store.sqlite import SqliteStore
 from buffer_service.turn_taking import TurnTaking
 from buffer_service.turn_taking.entities import Lane, Scope

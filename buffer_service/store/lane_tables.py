@@ -7,7 +7,6 @@ ends, by comparing them with the rows they came from.
 
 from __future__ import annotations
 
-import secrets
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -142,7 +141,7 @@ class LaneTables(Connection):
 
     def new_turn_id(self) -> str:
         """See LaneStore."""
-        return secrets.token_hex(12)
+        return uuid.uuid4().hex
 
     def add_turn(self, turn: Turn) -> None:
         """See LaneStore."""

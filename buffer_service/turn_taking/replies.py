@@ -200,6 +200,10 @@ class Replies(Lanes):
         if isinstance(found, Reason):
             return
         lane, turn = found
+        holder = self.runs[turn_id].holder
+        if holder and not failed:
+            # A worker that drains must not be handed the turn again at once.
+            holder.capacity = 0
         if turn.in_flight:
             self.close_part(now, lane, turn, turn.in_flight, SendOutcome.NOT_STARTED)
         self.judge_echoes(now, lane)

@@ -30,7 +30,7 @@ def migrations() -> tuple[str, ...]:
 
 
 def open_database(path: Path, scripts: tuple[str, ...]) -> apsw.Connection:
-    """Open the file, creating it if needed. Raises ConfigurationError with a sentence for whoever starts the service."""
+    """Open the file, creating it if needed. Raises ConfigurationError with a sentence for who starts the service."""
     _create_private(path)
     try:
         connection = apsw.Connection(str(path))
@@ -75,11 +75,13 @@ def _migrate(connection: apsw.Connection, path: Path, scripts: tuple[str, ...]) 
     owner = connection.execute("PRAGMA application_id").get
     tables = connection.execute("SELECT count(*) FROM sqlite_schema").get
     if tables and owner != APPLICATION_ID:
-        raise ConfigurationError(f"The file {path} is another program's database; name a new file in SDR_CONTEXT_STORE.")
+        raise ConfigurationError(
+            f"The file {path} is another program's database; name a new file in SDR_CONTEXT_STORE."
+        )
     if version > len(scripts):
         raise ConfigurationError(
-            f"The context database {path} has schema version {version}, newer than the {len(scripts)} that this version "
-            "of the service knows. Start the newer version again, or restore a backup."
+            f"The context database {path} has schema version {version}, newer than the {len(scripts)} that this "
+            "version of the service knows. Start the newer version again, or restore a backup."
         )
     for number, script in enumerate(scripts[version:], start=version + 1):
         with connection:

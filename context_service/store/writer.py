@@ -5,6 +5,7 @@ import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -56,6 +57,7 @@ class DatabaseThread:
 
     async def open(self) -> None:
         """Start the thread; raises what opening the connection raised."""
+        self._opened.set_running_or_notify_cancel()
         self._thread.start()
         await asyncio.wrap_future(self._opened)
 
@@ -129,10 +131,11 @@ def _write_together(connection: apsw.Connection, jobs: list[_Job]) -> None:
         for job in jobs:
             outcomes.append(_in_savepoint(connection, job))
         connection.execute("COMMIT")
-    except apsw.Error as error:
+    except Exception as error:
         failure = error
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
+        with suppress(apsw.Error):
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
     for index, job in enumerate(jobs):
         if failure is not None:
             job.settle(None, failure)
@@ -144,7 +147,9 @@ def _in_savepoint(connection: apsw.Connection, job: _Job) -> tuple[Any, Exceptio
     connection.execute("SAVEPOINT job")
     result, error = job.run(connection)
     if error is not None:
-        # Raises when SQLite has already rolled everything back (disk full): then the whole batch failed.
+        if not connection.in_transaction:
+            # SQLite has rolled everything back by itself (disk full, input/output error): the whole batch failed.
+            raise error
         connection.execute("ROLLBACK TO job")
     connection.execute("RELEASE job")
     return result, error

@@ -97,6 +97,10 @@ class Provider(Protocol):
         """Read an authentic body. Pure, and never raises: what cannot be read becomes an `unparsed` event."""
         ...
 
+    def quarantine(self, body: bytes, reason: str) -> buffer_service_pb2.Event:
+        """Keep an authentic body that is not even to be parsed, without the secrets that it may carry."""
+        ...
+
     async def send_text(self, to: Destination, text: str, *, part_key: str) -> SendResult:
         """Send one bubble, once. Never raises for what the network or the provider does."""
         ...

@@ -6,6 +6,8 @@ import re
 from typing import Any
 
 MAX_DEPTH = 64
+# Above it, building the objects would stop everybody else for seconds. A history of thousands of messages stays below.
+MAX_CONTAINERS = 200_000
 _BRACKETS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[\]{}]', re.DOTALL)
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _UTF8_BOM = b"\xef\xbb\xbf"
@@ -28,8 +30,7 @@ def loads(body: bytes) -> Any:
     body = body.removeprefix(_UTF8_BOM)
     if not body.strip():
         raise Unreadable("empty")
-    if _too_deep(body):
-        raise Unreadable("too_deep")
+    _check_nesting(body)
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError:
@@ -102,16 +103,18 @@ def _huge_int(digits: str) -> int | float:
     return int(digits) if len(digits) <= 32 else float(digits)
 
 
-def _too_deep(body: bytes) -> bool:
-    if body.count(b"{") + body.count(b"[") <= MAX_DEPTH:
-        return False
+def _check_nesting(body: bytes) -> None:
+    containers = body.count(b"{") + body.count(b"[")
+    if containers <= MAX_DEPTH:
+        return
+    if containers > MAX_CONTAINERS:
+        raise Unreadable("too_many_objects")
     depth = 0
     for match in _BRACKETS.finditer(body):
         token = match[0]
         if token in (b"{", b"["):
             depth += 1
             if depth > MAX_DEPTH:
-                return True
+                raise Unreadable("too_deep")
         elif token in (b"}", b"]"):
             depth -= 1
-    return False

@@ -4,11 +4,11 @@ import json
 from typing import Any
 
 import pytest
-from agentic_sdr.buffer.v1 import buffer_service_pb2
-from agentic_sdr.common.v1 import message_pb2
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agentic_sdr.buffer.v1 import buffer_service_pb2
+from agentic_sdr.common.v1 import message_pb2
 from ingress.providers import NoticeKind, ParsedWebhook
 from ingress.providers.aliases import alias_of, parse_jid
 from ingress.providers.evolution.parse import MAX_QUARANTINE_BYTES, parse_webhook
@@ -282,6 +282,18 @@ def test_a_number_beyond_all_bounds_costs_nothing_but_itself(number: str) -> Non
 def test_what_json_does_not_know_is_quarantined(constant: str) -> None:
     body = envelope(messageTimestamp=7).replace(b'"messageTimestamp": 7', f'"messageTimestamp": {constant}'.encode())
     assert only(body).unparsed.reason == "not_a_number"
+
+
+def test_megabytes_of_thumbnail_cost_little_and_nothing_else() -> None:
+    body = evolution("06_image_caption_base64.json", now_s=NOW_S)
+    thumbnail = {str(index): index % 256 for index in range(500_000)}
+    body["data"]["message"]["imageMessage"]["jpegThumbnail"] = thumbnail
+    message = only(json.dumps(body, separators=(",", ":")).encode()).message
+    assert (message.text, message.media[0].size_bytes) == ("tem desse modelo?", 48211)
+
+
+def test_a_body_of_too_many_objects_is_quarantined() -> None:
+    assert only(b"[" + b"{}," * 200_000 + b"{}]").unparsed.reason == "too_many_objects"
 
 
 def test_a_long_text_is_cut_between_words_of_bytes_and_marked() -> None:

@@ -1,8 +1,9 @@
 """Evolution API v2 as a provider."""
 
+from agentic_sdr.buffer.v1 import buffer_service_pb2
 from ingress.providers import Destination, NotConfigured, ParsedWebhook, SendResult, WebhookRequest
 from ingress.providers.evolution.auth import WebhookAuth
-from ingress.providers.evolution.parse import CHANNEL, parse_webhook
+from ingress.providers.evolution.parse import CHANNEL, parse_webhook, unparsed_event
 from ingress.providers.evolution.sender import EvolutionSender
 from ingress.providers.evolution.settings import EvolutionSettings
 from service_kit.clock import Clock
@@ -42,6 +43,10 @@ class EvolutionProvider:
     def parse(self, body: bytes, now_ms: int) -> ParsedWebhook:
         """Read an authentic body."""
         return parse_webhook(body, now_ms=now_ms, default_instance=self._default_instance)
+
+    def quarantine(self, body: bytes, reason: str) -> buffer_service_pb2.Event:
+        """Keep a body for inspection, without the instance's key."""
+        return unparsed_event(body, reason, self._default_instance)
 
     async def send_text(self, to: Destination, text: str, *, part_key: str) -> SendResult:
         """Send one bubble. Evolution has no key for idempotency, so `part_key` stays here."""

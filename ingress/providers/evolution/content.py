@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from agentic_sdr.common.v1 import message_pb2
-
 from ingress.graphemes import cut_utf8
 from ingress.providers.safe_json import Unreadable, loads, number_of, object_of, text_of
 

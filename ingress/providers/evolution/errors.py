@@ -9,7 +9,6 @@ from agentic_sdr.buffer.v1.buffer_service_pb2 import (
     SEND_OUTCOME_SENT,
     SEND_OUTCOME_UNKNOWN,
 )
-
 from ingress.providers import SendResult
 from ingress.providers.safe_json import Unreadable, loads, object_of, text_of
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from agentic_sdr.buffer.v1 import buffer_service_pb2
 from agentic_sdr.common.v1 import message_pb2
-
 from ingress.graphemes import cut_utf8
 from ingress.providers.aliases import Identity, Jid, JidKind, identify, parse_jid
 from ingress.providers.evolution.content import MAX_ID_BYTES, NotContent, fill, read_content

@@ -14,7 +14,6 @@ from typing import Any
 
 from agentic_sdr.buffer.v1 import buffer_service_pb2
 from agentic_sdr.common.v1 import message_pb2
-
 from ingress.providers import Notice, NoticeKind, ParsedWebhook
 from ingress.providers.evolution.content import NotContent
 from ingress.providers.evolution.events import EventReader
@@ -24,6 +23,10 @@ CHANNEL = "evolution"
 MAX_QUARANTINE_BYTES = 1024 * 1024
 _MAX_BAD_ITEMS = 20
 _API_KEY = re.compile(rb'("api_?key"\s*:\s*)"[^"]{0,512}"', re.IGNORECASE)
+# Bytes as `{"0":12,"1":255,…}`, megabytes of it in a thumbnail: parsing that would stop everybody else for a second.
+# Inside a string these quotes would be escaped, so only such an object can match.
+_INDEXED_BYTES = re.compile(rb'\{"0": ?\d{1,3}(?:, ?"\d{1,8}": ?\d{1,3})*+\}')
+_LARGE_BODY = 64 * 1024
 _STATES = frozenset({"open", "connecting", "close", "closed", "refused"})
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
@@ -72,17 +75,19 @@ class _Webhook:
 def parse_webhook(body: bytes, *, now_ms: int, default_instance: str = "") -> ParsedWebhook:
     """Read one body. `default_instance` stands in where the envelope names none."""
     try:
-        envelope = loads(body)
+        envelope = loads(body if len(body) < _LARGE_BODY else _INDEXED_BYTES.sub(b"null", body))
     except Unreadable as error:
-        return ParsedWebhook(events=(_unparsed(body, error.reason, default_instance),))
+        return ParsedWebhook(events=(unparsed_event(body, error.reason, default_instance),))
     webhook = _Webhook()
     for one in envelope if isinstance(envelope, list) else [envelope]:
         _read_envelope(one, webhook, now_ms, default_instance)
     if len(webhook.bad) > _MAX_BAD_ITEMS or not (webhook.events or webhook.bad or webhook.ignored):
-        webhook.events.append(_unparsed(body, "many_bad_items" if webhook.bad else "nothing_inside", default_instance))
+        webhook.events.append(
+            unparsed_event(body, "many_bad_items" if webhook.bad else "nothing_inside", default_instance)
+        )
     else:
         for instance, item, reason in webhook.bad:
-            webhook.events.append(_unparsed(body if item is envelope else _dump(item), reason, instance))
+            webhook.events.append(unparsed_event(body if item is envelope else _dump(item), reason, instance))
     return ParsedWebhook(events=tuple(webhook.events), ignored=webhook.ignored, notices=tuple(webhook.notices))
 
 
@@ -164,7 +169,8 @@ def _notice(name: str, instance: str, data: Any) -> Notice:
     return Notice(kind=NoticeKind.CONNECTION, instance=instance, state=state)
 
 
-def _unparsed(body: bytes, reason: str, instance: str) -> buffer_service_pb2.Event:
+def unparsed_event(body: bytes, reason: str, instance: str) -> buffer_service_pb2.Event:
+    """A body for quarantine: cut, and without the instance's key."""
     # The instance's own key may travel in the envelope; quarantine is read by people.
     kept = _API_KEY.sub(rb'\1"[redacted]"', body[:MAX_QUARANTINE_BYTES])[:MAX_QUARANTINE_BYTES]
     return buffer_service_pb2.Event(

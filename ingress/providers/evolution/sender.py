@@ -4,9 +4,9 @@ import asyncio
 from urllib.parse import quote
 
 import aiohttp
-from agentic_sdr.buffer.v1.buffer_service_pb2 import SEND_OUTCOME_REFUSED_RETRY, SEND_OUTCOME_UNKNOWN
 from yarl import URL
 
+from agentic_sdr.buffer.v1.buffer_service_pb2 import SEND_OUTCOME_REFUSED_RETRY, SEND_OUTCOME_UNKNOWN
 from ingress.providers import Destination, SendResult
 from ingress.providers.aliases import other_ninth_digit_form
 from ingress.providers.evolution.errors import NOT_ON_WHATSAPP, read_answer

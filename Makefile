@@ -1,0 +1,120 @@
+# Everything that a person does with the system. `make` alone lists it.
+# Settings may be given on the line, `make up SDR_PERSONA=...`, or kept in .env.
+
+SHELL = /bin/sh
+.DEFAULT_GOAL = help
+.NOTPARALLEL:
+
+VENV ?= .venv
+# The first interpreter that is new enough; if there is none, the check of `make up` says so.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && exit; done; echo python3)
+PY := $(VENV)/bin/python
+BIN := $(VENV)/bin
+# For programs that look for others by name, whatever folder they are started in.
+BIN_PATH = $$(cd $(BIN) && pwd)
+SERVICE ?=
+ARGS ?=
+
+## Running it
+
+.PHONY: up
+up: doctor $(VENV)/.installed ## set up what is missing, start everything, wait until it is ready, say where to go
+	@$(PY) -m deploy.up
+
+.PHONY: down
+down: ## finish what is under way and stop everything
+	@$(call deployed,down)
+
+.PHONY: restart
+restart: ## stop, start again
+	@$(MAKE) --no-print-directory down
+	@$(MAKE) --no-print-directory up
+
+.PHONY: status
+status: ## one screen: services, webhooks, conversations, trouble, agent
+	@$(call deployed,status)
+
+.PHONY: logs
+logs: ## follow the logs (SERVICE=ingress: only that one)
+	@$(call deployed,logs) $(SERVICE)
+
+.PHONY: chat
+chat: $(VENV)/.installed ## talk to the running system in the terminal, without a provider
+	@$(PY) -m ingress.chat $(ARGS)
+
+.PHONY: doctor
+doctor: ## list everything that is missing on this machine
+	@command -v $(PYTHON) >/dev/null 2>&1 || { \
+		echo "Missing: Python 3.11 or newer, with venv (e.g. sudo apt-get install python3 python3-venv)" >&2; exit 1; }
+	@$(PYTHON) deploy/doctor.py --venv $(VENV)
+
+## Working on it
+
+.PHONY: test
+test: check ## everything that CI runs: the static checks and all tests
+	PATH="$(BIN_PATH):$$PATH" $(PY) -m pytest $(ARGS)
+
+.PHONY: test-fast
+test-fast: $(VENV)/.installed-dev ## the tests that start no servers, under a minute
+	PATH="$(BIN_PATH):$$PATH" $(PY) -m pytest -q -m "not system and not slow" $(ARGS)
+
+.PHONY: check
+check: $(VENV)/.installed-dev check-protos ## the static checks
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(PY) -m mypy
+	$(PY) -m deploy.env_example --check
+
+.PHONY: check-protos
+check-protos: $(VENV)/.installed-dev
+	$(BIN)/buf lint protos
+	$(BIN)/buf format -d --exit-code protos
+	@out=$$(mktemp -d) && trap 'rm -rf "$$out"' EXIT && PYTHON="$(BIN_PATH)/python" sh protos/generate.sh "$$out" && \
+	diff -r -x '*.proto' -x __pycache__ -x __init__.py -x '*.json' -x py.typed "$$out/agentic_sdr" protos/agentic_sdr || \
+	{ echo "The committed stubs differ from the contract: make protos" >&2; exit 1; }
+
+.PHONY: lint
+lint: $(VENV)/.installed-dev ## fix and format what can be fixed by itself
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/buf format -w protos
+
+.PHONY: bench
+bench: $(VENV)/.installed ## measure the path's own cost beside the floor
+	$(PY) -m bench.overhead $(ARGS)
+
+.PHONY: protos
+protos: $(VENV)/.installed-dev ## generate the stubs from the contract
+	PYTHON="$(BIN_PATH)/python" sh protos/generate.sh
+
+.PHONY: env-example
+env-example: $(VENV)/.installed ## write .env.example and the list of known settings
+	$(PY) -m deploy.env_example
+
+.PHONY: clean
+clean: ## remove caches and build products; neither data nor the environment
+	rm -rf build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+.PHONY: help
+help: ## this list
+	@awk -F ':.*## ' '/^## / { printf "\n%s\n", substr($$0, 4) } \
+		/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# Runs deploy/$(1).py; without an environment nothing can be running.
+deployed = [ -x $(PY) ] && [ -e $(VENV)/.installed ] || \
+	{ echo "Nothing is set up here yet, so nothing runs: make up"; exit 0; }; exec $(PY) -m deploy.$(1)
+
+$(VENV)/bin/python:
+	$(PYTHON) -m venv --clear $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing what the system needs into $(VENV) ..."
+	@$(PY) -m pip install -q --disable-pip-version-check -e . -c constraints.txt
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
+	@echo "Installing what the system and its tests need into $(VENV) ..."
+	@$(PY) -m pip install -q --disable-pip-version-check -e '.[dev]' -c constraints.txt
+	@touch $(VENV)/.installed $@

@@ -1,0 +1,58 @@
+"""The model that needs nothing else: the persona's script, worded by rules."""
+
+import re
+from collections.abc import AsyncGenerator
+
+from agent_service.conversation import EffectCalled, Ended, Message, ModelEvent, TextDelta, Turn
+from agent_service.persona import Persona
+from agent_service.playbook.going_on import rest_of
+from agent_service.playbook.reply import make_reply
+from service_kit.clock import Clock
+
+_WORDS = re.compile(r"\S+\s*")
+_BUBBLE = "\n\n"
+
+
+class Playbook:
+    """Deterministic, free, and as slow as it is told to be."""
+
+    name = "playbook"
+    costs_money = False
+
+    def __init__(self, *, persona: Persona, clock: Clock, delay_ms: int = 0) -> None:
+        self._persona = persona
+        self._clock = clock
+        self._delay_s = delay_ms / 1000
+        self._words: frozenset[str] = frozenset()
+
+    async def open(self) -> None:
+        self._words = self._persona.words()
+
+    async def warm(self) -> None:
+        burst = ("oi", "sou a Ana", "minha conta vem 400", "não, 4 mil", "quanto custa?", "pode me explicar?")
+        turn = Turn(messages=tuple(Message(text=text) for text in burst), first_contact=True)
+        make_reply(self._persona, turn, words=self._words)
+
+    async def stream(self, turn: Turn) -> AsyncGenerator[ModelEvent, None]:
+        reply = make_reply(self._persona, turn, words=self._words)
+        bubbles = rest_of(reply.bubbles, turn.said) if turn.said else reply.bubbles
+        if self._delay_s:
+            await self._clock.sleep(self._delay_s)
+        # Before the text: the caller's first commit already carries what the reply stands on.
+        for effect in reply.effects:
+            if effect not in turn.said_effects:
+                yield EffectCalled(effect=effect)
+        pieces = self._pieces(_BUBBLE.join(bubbles))
+        for index, piece in enumerate(pieces):
+            if self._delay_s and index:
+                await self._clock.sleep(self._delay_s / len(pieces))
+            yield TextDelta(text=piece)
+        yield Ended(why=reply.end)
+
+    async def close(self) -> None:
+        return
+
+    def _pieces(self, text: str) -> list[str]:
+        if not self._delay_s:
+            return [text] if text else []
+        return _WORDS.findall(text)

@@ -1,0 +1,76 @@
+"""What is known of a lead, by the names that persona files use."""
+
+from dataclasses import replace
+
+from agent_service.conversation import Lead, LeadPatch
+from agent_service.persona import Condition
+
+NAME, BILL, FLOW, INTERESTED = "name", "bill", "flow", "interested"
+CITY, STATE, LOCATION, OPEN_QUESTION = "city", "state", "location", "open_question"
+
+
+def value_of(lead: Lead, field: str) -> str:
+    """The value of a field as a word; empty when unknown."""
+    if field == NAME:
+        return lead.name
+    if field == BILL:
+        return "" if lead.bill_cents is None else str(lead.bill_cents)
+    if field == FLOW:
+        return lead.flow
+    if field == INTERESTED:
+        return {None: "", True: "sim", False: "não"}[lead.interested]
+    return lead.preferences.get(field, "")
+
+
+def holds(condition: Condition, lead: Lead) -> bool:
+    """Whether everything that the condition asks for is so."""
+    reais = None if lead.bill_cents is None else lead.bill_cents / 100
+    if condition.bill_from is not None and (reais is None or reais < condition.bill_from):
+        return False
+    if condition.bill_below is not None and (reais is None or reais >= condition.bill_below):
+        return False
+    return (
+        all(value_of(lead, field) for field in condition.known)
+        and not any(value_of(lead, field) for field in condition.unknown)
+        and all(value_of(lead, field) in values for field, values in condition.equals.items())
+        and not any(value_of(lead, field) in values for field, values in condition.differs.items())
+    )
+
+
+def with_field(patch: LeadPatch, field: str, value: str) -> LeadPatch:
+    """The patch that also sets a field by its name in the persona."""
+    if field == NAME:
+        return replace(patch, name=value)
+    if field == FLOW:
+        return replace(patch, flow=value)
+    if field == INTERESTED:
+        return replace(patch, interested={"sim": True, "não": False}.get(value))
+    return replace(patch, preferences={**patch.preferences, field: value})
+
+
+def merged(lead: Lead, patch: LeadPatch) -> Lead:
+    """The lead after the patch."""
+    return Lead(
+        name=lead.name if patch.name is None else patch.name,
+        bill_cents=lead.bill_cents if patch.bill_cents is None else patch.bill_cents,
+        stage=lead.stage if patch.stage is None else patch.stage,
+        interested=lead.interested if patch.interested is None else patch.interested,
+        flow=lead.flow if patch.flow is None else patch.flow,
+        score=lead.score if patch.score is None else patch.score,
+        qualification=lead.qualification if patch.qualification is None else patch.qualification,
+        preferences={**lead.preferences, **patch.preferences},
+    )
+
+
+def only_news(lead: Lead, patch: LeadPatch) -> LeadPatch:
+    """The patch without what the lead has already."""
+    return LeadPatch(
+        name=patch.name if patch.name != lead.name else None,
+        bill_cents=patch.bill_cents if patch.bill_cents != lead.bill_cents else None,
+        stage=patch.stage if patch.stage != lead.stage else None,
+        interested=patch.interested if patch.interested != lead.interested else None,
+        flow=patch.flow if patch.flow != lead.flow else None,
+        score=patch.score if patch.score != lead.score else None,
+        qualification=patch.qualification if patch.qualification != lead.qualification else None,
+        preferences={key: each for key, each in patch.preferences.items() if lead.preferences.get(key) != each},
+    )

@@ -1,0 +1,46 @@
+"""What is said to a turn without words, whichever model answers."""
+
+from collections.abc import Iterable
+
+from agent_service.conversation import Author, End, Kind, Turn
+from agent_service.persona import Persona, Reads
+from agent_service.playbook.past import Past, fill
+from agent_service.playbook.reply import Reply, greeting
+
+_WORDLESS = frozenset({Kind.STICKER})
+_READABLE = frozenset({Kind.LOCATION})
+
+
+def wordless_reply(persona: Persona, turn: Turn) -> Reply | None:
+    """The reply to a turn that has no text at all; None when there is something for the model to read."""
+    kinds = {message.kind for message in turn.messages}
+    if any(message.text.strip() for message in turn.messages) or kinds & _READABLE:
+        return None
+    answered = any(line.author is Author.ASSISTANT for line in turn.history)
+    if kinds <= _WORDLESS | {Kind.TEXT, Kind.CHOICE}:
+        return Reply(bubbles=(), end=End.SILENT) if answered or turn.degraded else None
+    past = Past.of(persona, turn.history)
+    step = past.open_step(persona)
+    if Kind.IMAGE in kinds and step is not None and step.reads is Reads.MONEY and turn.lead.bill_cents is None:
+        return Reply(bubbles=(_fresh(past, persona.sentences.bill_photo),))
+    if past.said(persona.media_sentence):
+        return Reply(bubbles=(_fresh(past, persona.sentences.media_again),))
+    return Reply(bubbles=(*_opening(persona, turn), persona.media_sentence))
+
+
+def _opening(persona: Persona, turn: Turn) -> Iterable[str]:
+    if turn.first_contact:
+        values = {
+            "greeting": greeting(persona, turn.now_ms),
+            "agent": persona.agent,
+            "company": persona.company,
+            "city": persona.city,
+            "state": persona.state,
+            "name": turn.lead.name,
+        }
+        variants = persona.sentences.opening_known if turn.lead.name else persona.sentences.opening
+        yield fill(variants[0], values)
+
+
+def _fresh(past: Past, variants: tuple[str, ...]) -> str:
+    return past.pick(variants)

@@ -1,0 +1,285 @@
+"""Reading a turn: what the lead's messages say, ask and want."""
+
+import re
+from dataclasses import dataclass, field, replace
+from datetime import date
+
+from agent_service.conversation import Kind, Lead, LeadPatch, Message
+from agent_service.persona import Answered, Offer, Persona, Reads, Step
+from agent_service.playbook import facts
+from agent_service.playbook.answers import read_step
+from agent_service.playbook.past import Past, comparable
+from agent_service.understanding.intents import Answer, Intent, intents, is_question
+from agent_service.understanding.moments import find_day, find_time
+from agent_service.understanding.money import Money, names_payment, read_money
+from agent_service.understanding.names import find_name, is_common
+from agent_service.understanding.places import find_place
+from agent_service.understanding.sensitive import has_sensitive, without_sensitive
+from agent_service.understanding.text import clip, fold, sentences
+
+_WANTS = re.compile(
+    r"\b(?:quero|queria|prefiro|gostei|escolho|interess\w+|melhor|vou de|fico com|na verdade|pensando em)\b"
+)
+_STARTS_QUESTION = re.compile(r"^\W*(?:e\s+)?(?:tem|da|pode|e|eh|precisa|existe|voces?|vcs?)\b")
+_BARE_NO = re.compile(r"\W*(?:nao|n),?(?: nao)?,? quero(?: nao)?\W*")
+MAX_TEXT = 200
+_ANSWERED_OTHERWISE = frozenset({Intent.HUMAN, Intent.COMPLAINT, Intent.INTEREST, Intent.LATER, Intent.REFUSAL})
+
+
+@dataclass(kw_only=True)
+class Reading:
+    """Everything that was read of a turn, in the order of its messages."""
+
+    patch: LeadPatch = field(default_factory=LeadPatch)
+    answered: dict[str, str] = field(default_factory=dict)
+    offer: Offer | None = None
+    questions: list[Answered] = field(default_factory=list)
+    unknown_questions: list[str] = field(default_factory=list)
+    intents: set[Intent] = field(default_factory=set)
+    trigger: str = ""
+    sensitive: bool = False
+    picture: bool = False
+    located: bool = False
+    last_money: Money | None = None
+
+    @property
+    def said_something(self) -> bool:
+        """Whether there is anything to react to."""
+        return bool(self.patch or self.questions or self.unknown_questions or self.answered)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scene:
+    """What a message is read against."""
+
+    persona: Persona
+    lead: Lead
+    past: Past
+    open_step: Step | None
+    words: frozenset[str]
+    today: date
+
+
+def read_turn(messages: tuple[Message, ...], scene: Scene) -> Reading:
+    """Read the messages in order; of contradicting facts the latest stays."""
+    reading = Reading()
+    for message in messages:
+        text = clip(message.text)
+        if message.location is not None:
+            _set(reading, facts.LOCATION, f"{message.location[0]:.5f},{message.location[1]:.5f}")
+            reading.located = True
+        reading.picture = reading.picture or (message.kind is Kind.IMAGE and not text)
+        if text:
+            _read(text, reading, scene)
+    return reading
+
+
+def _read(text: str, reading: Reading, scene: Scene) -> None:
+    wanted = intents(text)
+    if _is_answer_not_refusal(text, scene):
+        wanted -= {Intent.REFUSAL}
+    reading.intents |= wanted
+    reading.sensitive = reading.sensitive or has_sensitive(text)
+    reading.trigger = _trigger(text, scene.persona) or reading.trigger
+    money = _read_money(text, reading, scene)
+    name = _read_name(text, reading, scene, bare=not money)
+    place = _read_place(text, reading, scene)
+    asked = _questions(text, scene)
+    answered = False if money or name else _read_answer(_without(text, asked), reading, scene)
+    answered = _read_meeting(text, reading, scene) or answered
+    offered = not answered and _read_wish(text, reading, scene)
+    consumed = bool(money or name or place or answered or offered)
+    _collect_questions(text, reading, scene, consumed=consumed)
+
+
+def _is_answer_not_refusal(text: str, scene: Scene) -> bool:
+    step = scene.open_step
+    closed = step is not None and step.reads is Reads.YES_NO and "não" not in step.outcomes
+    return closed and _BARE_NO.fullmatch(fold(text)) is not None
+
+
+def _trigger(text: str, persona: Persona) -> str:
+    folded = fold(text)
+    for trigger in persona.handoff_triggers:
+        if any(pattern.search(folded) for pattern in trigger.patterns):
+            return trigger.reason
+    return ""
+
+
+def _read_money(text: str, reading: Reading, scene: Scene) -> bool:
+    topic = scene.persona.bill_topic
+    expected = reading.last_money is not None or (scene.open_step is not None and scene.open_step.reads is Reads.MONEY)
+    if not expected and Intent.CORRECTION in intents(text):
+        expected = any(step.reads is Reads.MONEY for step in scene.past.recently_asked(scene.persona, 2))
+    if not expected:
+        text = " ".join(_stated(each, topic) for each in sentences(text))
+    money = read_money(text, topic=topic, expected=expected)
+    if money is None or not money.certain:
+        return False
+    before = reading.patch.bill_cents if reading.patch.bill_cents is not None else scene.lead.bill_cents
+    last = reading.last_money
+    another = last is not None and money.place and last.place and money.place != last.place and not money.corrects
+    adds = before is not None and (money.adds or another)
+    cents = money.cents + before if adds and before is not None else money.cents
+    reading.patch = replace(reading.patch, bill_cents=cents)
+    reading.last_money = money
+    return True
+
+
+def _stated(sentence: str, topic: re.Pattern[str]) -> str:
+    """What a sentence states: of a question only what stands before it, unless it names the topic itself."""
+    if not sentence.endswith("?") or names_payment(sentence, topic):
+        return sentence
+    return sentence.rpartition(",")[0]
+
+
+def _read_name(text: str, reading: Reading, scene: Scene, *, bare: bool) -> bool:
+    step = scene.open_step
+    asked = bare and step is not None and step.reads is Reads.NAME
+    if bare and not asked and not scene.lead.name and _late_name(text, scene):
+        asked = True
+    if bare and not asked and scene.lead.name and Intent.CORRECTION in intents(text):
+        asked = any(comparable(scene.lead.name) in bubble for bubble in scene.past.last_reply)
+    name = find_name(text, asked=asked, avoid=scene.words)
+    if name is None:
+        return False
+    reading.patch = replace(reading.patch, name=name)
+    return True
+
+
+def _late_name(text: str, scene: Scene) -> bool:
+    """The answer to the question for the name may come after the next question; then only a well-known name is one."""
+    if not any(step.reads is Reads.NAME for step in scene.past.recently_asked(scene.persona, 2)):
+        return False
+    name = find_name(text, asked=True, avoid=scene.words)
+    return name is not None and is_common(name)
+
+
+def _read_place(text: str, reading: Reading, scene: Scene) -> bool:
+    step = scene.open_step
+    place = find_place(text, asked=step is not None and step.reads is Reads.PLACE)
+    if place is None or any(each.endswith("?") for each in sentences(text)):
+        return False
+    if place.city:
+        _set(reading, facts.CITY, place.city)
+    if place.state:
+        _set(reading, facts.STATE, place.state)
+    return True
+
+
+def _read_answer(text: str, reading: Reading, scene: Scene) -> bool:
+    step = scene.open_step
+    if step is None or not text or step.reads in (Reads.NAME, Reads.MONEY, Reads.DAY, Reads.TIME):
+        return False
+    if step.reads is Reads.OFFER:
+        offer = _offer(text, facts.merged(scene.lead, reading.patch), scene.persona)
+        return offer is not None and _choose(offer, step, reading)
+    value = read_step(step, text, today=scene.today)
+    if not value:
+        return False
+    if not (step.field == facts.INTERESTED and value == Answer.UNSURE.value):
+        reading.patch = facts.with_field(reading.patch, step.field, value)
+    reading.answered[step.id] = value
+    return True
+
+
+def _read_meeting(text: str, reading: Reading, scene: Scene) -> bool:
+    """Day and time come together or apart, and may be changed for as long as the meeting is being made."""
+    step, persona = scene.open_step, scene.persona
+    arranging = scene.lead.stage in (persona.scheduling_stage, persona.meeting_stage)
+    if not arranging and (step is None or step.reads not in (Reads.DAY, Reads.TIME)):
+        return False
+    if any(each.endswith("?") for each in sentences(text)) and step is None:
+        return False
+    found = False
+    for each in persona.script:
+        value: str | None = None
+        if each.reads is Reads.DAY:
+            value = find_day(text, today=scene.today)
+        elif each.reads is Reads.TIME:
+            value = find_time(text, asked=step is not None and step.reads is Reads.TIME)
+        if value:
+            _set(reading, each.field, value)
+            reading.answered[each.id] = value
+            found = True
+    return found
+
+
+def _read_wish(text: str, reading: Reading, scene: Scene) -> bool:
+    """An offer that is named without having been asked for counts when it is wanted, not only mentioned."""
+    if scene.open_step is not None and scene.open_step.reads is Reads.OFFER:
+        return False
+    for sentence in sentences(text):
+        if is_question(sentence) or not _WANTS.search(fold(sentence)):
+            continue
+        offer = _offer(re.sub(r"\d", "", sentence), facts.merged(scene.lead, reading.patch), scene.persona)
+        if offer is not None:
+            return _choose(offer, None, reading)
+    return False
+
+
+def _choose(offer: Offer, step: Step | None, reading: Reading) -> bool:
+    reading.offer = offer
+    reading.patch = replace(reading.patch, flow=offer.flow)
+    if offer.handoff:
+        reading.trigger = offer.handoff
+    if step is not None:
+        reading.answered[step.id] = offer.flow
+    return True
+
+
+def _offer(text: str, lead: Lead, persona: Persona) -> Offer | None:
+    chosen = None
+    for sentence in re.split(r"[.!;\n]|\bmas\b|,", fold(text)):
+        if sentence.strip().endswith("?"):
+            continue
+        wanted = re.sub(r"\b(?:nao quero|nao prefiro|sem ser|menos|nem)\s+(?:\w+\s+){0,2}\w+", " ", sentence)
+        for offer in persona.offers:
+            if facts.holds(offer.when, lead) and any(pattern.search(wanted) for pattern in offer.patterns):
+                chosen = offer
+                break
+    return chosen
+
+
+def _questions(text: str, scene: Scene) -> list[str]:
+    """The sentences that ask for something."""
+    return [each for each in sentences(text) if is_question(each) or (_may_ask(each) and _entries(each, scene))]
+
+
+def _without(text: str, asked: list[str]) -> str:
+    return " ".join(each for each in sentences(text) if each not in asked)
+
+
+def _collect_questions(text: str, reading: Reading, scene: Scene, *, consumed: bool) -> None:
+    for sentence in sentences(text):
+        asks = is_question(sentence)
+        entries = _entries(sentence, scene) if asks or not consumed or _may_ask(sentence) else []
+        reading.questions += [entry for entry in entries if entry not in reading.questions]
+        if asks and not entries and not consumed and _worth_an_answer(sentence):
+            reading.unknown_questions.append(without_sensitive(sentence)[:MAX_TEXT])
+
+
+def _entries(sentence: str, scene: Scene) -> list[Answered]:
+    folded = fold(sentence)
+    found = [entry for entry in scene.persona.faq if any(pattern.search(folded) for pattern in entry.patterns)]
+    if scene.open_step is not None and not is_question(sentence):
+        # "não tenho contrato" answers the question about contracts and doesn't ask for them.
+        asks = [fold(ask) for ask in scene.open_step.ask]
+        found = [each for each in found if not any(p.search(ask) for p in each.patterns for ask in asks)]
+    special = [entry for entry in found if not entry.general]
+    return special or found
+
+
+def _may_ask(sentence: str) -> bool:
+    return _STARTS_QUESTION.match(fold(sentence)) is not None
+
+
+def _worth_an_answer(sentence: str) -> bool:
+    words = re.findall(r"[a-z]+", fold(sentence))
+    return len(words) >= 3 and not intents(sentence) & _ANSWERED_OTHERWISE
+
+
+def _set(reading: Reading, field_name: str, value: str) -> None:
+    reading.patch = facts.with_field(reading.patch, field_name, value)
+
+

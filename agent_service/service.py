@@ -1,0 +1,133 @@
+"""The gRPC side of the agent: frames in, frames out."""
+
+import asyncio
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import Any
+
+import grpc
+
+from agent_service import wire
+from agent_service.agent import Agent
+from agent_service.conversation import EffectCalled, End, Ended, ModelEvent, TextDelta, UsageReported
+from agent_service.errors import ModelFailed, NotBuilt, ProtocolError
+from agentic_sdr.agent.v1 import agent_service_pb2 as pb
+from agentic_sdr.agent.v1 import agent_service_pb2_grpc as rpc
+from agentic_sdr.common.v1 import lead_pb2
+from service_kit import logs
+from service_kit.clock import Clock
+from service_kit.durations import duration_to_ms
+from service_kit.errors import DeadlineExceeded
+
+DEFAULT_REMAINING_MS = 30_000
+_log = logs.get(__name__)
+Call = grpc.aio.ServicerContext[Any, Any]
+
+
+class AgentServicer(rpc.AgentServiceServicer):
+    """Decodes, calls the agent, encodes."""
+
+    def __init__(self, *, agent: Agent, clock: Clock) -> None:
+        self._agent = agent
+        self._clock = clock
+
+    async def Respond(
+        self, request_iterator: AsyncIterator[pb.RespondRequest], context: Call
+    ) -> AsyncGenerator[pb.RespondResponse, None]:
+        """One reply; see the contract."""
+        begin = await _begin(request_iterator)
+        loop = asyncio.get_running_loop()
+        remaining_ms = duration_to_ms(begin.remaining) if begin.HasField("remaining") else DEFAULT_REMAINING_MS
+        ends_at = loop.time() + remaining_ms / 1000
+        known = await _context(request_iterator, begin, ends_at=ends_at)
+        turn = wire.decode_turn(begin, known, now_ms=self._clock.now_ms())
+        writing = _Writing(self._agent.report().model, self._clock)
+        events = self._agent.reply(turn, ends_at=ends_at)
+        try:
+            async for event in events:
+                frame = writing.frame(event)
+                if frame is not None:
+                    yield frame
+        except TimeoutError:
+            if writing.first_token_ms is None:
+                raise ModelFailed("The time for the reply was over.", model=writing.model) from None
+            writing.why = End.LENGTH
+        finally:
+            await events.aclose()
+        yield pb.RespondResponse(done=writing.done())
+        _log.info("reply_made", turn_id=begin.turn_id, conversation_id=begin.conversation_id, **writing.facts())
+
+    async def Summarize(self, request: pb.SummarizeRequest, context: Call) -> pb.SummarizeResponse:
+        """Arrives with the language models."""
+        raise NotBuilt(method="Summarize")
+
+    async def GetAgent(self, request: pb.GetAgentRequest, context: Call) -> pb.GetAgentResponse:
+        """State, model, persona and times."""
+        return wire.encode_report(self._agent.report())
+
+
+class _Writing:
+    """One reply on its way out, and what is counted of it."""
+
+    def __init__(self, model: str, clock: Clock) -> None:
+        self.model = model
+        self.why = End.STOP
+        self.first_token_ms: int | None = None
+        self._clock = clock
+        self._started = clock.monotonic()
+        self._frames = 0
+
+    def frame(self, event: ModelEvent) -> pb.RespondResponse | None:
+        if isinstance(event, TextDelta):
+            self._frames += 1
+            if self.first_token_ms is None:
+                self.first_token_ms = self._elapsed_ms()
+            return pb.RespondResponse(text=pb.TextDelta(text=event.text))
+        if isinstance(event, EffectCalled):
+            return pb.RespondResponse(effect=wire.encode_effect(event.effect))
+        if isinstance(event, UsageReported):
+            usage = pb.Usage(
+                prompt_tokens=event.prompt, cached_tokens=event.cached, completion_tokens=event.completion
+            )
+            return pb.RespondResponse(usage=usage)
+        if isinstance(event, Ended):
+            self.why = event.why
+        return None
+
+    def done(self) -> pb.Done:
+        return wire.encode_done(
+            self.why, model=self.model, first_token_ms=self.first_token_ms, total_ms=self._elapsed_ms()
+        )
+
+    def facts(self) -> dict[str, object]:
+        return {
+            "model": self.model,
+            "why": self.why.value,
+            "frames": self._frames,
+            "first_token_ms": self.first_token_ms,
+            "total_ms": self._elapsed_ms(),
+        }
+
+    def _elapsed_ms(self) -> int:
+        return round((self._clock.monotonic() - self._started) * 1000)
+
+
+async def _begin(requests: AsyncIterator[pb.RespondRequest]) -> pb.Begin:
+    request = await anext(requests, None)
+    if request is None or request.WhichOneof("frame") != "begin":
+        raise ProtocolError("The first frame must be Begin.", expected="begin")
+    wire.check_begin(request.begin)
+    return request.begin
+
+
+async def _context(
+    requests: AsyncIterator[pb.RespondRequest], begin: pb.Begin, *, ends_at: float
+) -> lead_pb2.ConversationContext:
+    try:
+        async with asyncio.timeout_at(ends_at):
+            request = await anext(requests, None)
+    except TimeoutError:
+        raise DeadlineExceeded("The context did not come in time.") from None
+    if request is None or request.WhichOneof("frame") != "context":
+        raise ProtocolError("The second frame must be Context.", expected="context")
+    wire.check_context(begin, request.context)
+    return request.context

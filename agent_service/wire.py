@@ -1,0 +1,170 @@
+"""Wire to domain and back; what is malformed is refused here."""
+
+from agent_service.agent import AgentState, Report
+from agent_service.conversation import Author, Effect, End, HandOver, Kind, Lead, LeadPatch, Line, Message, Turn
+from agentic_sdr.agent.v1 import agent_service_pb2 as agent_pb
+from agentic_sdr.common.v1 import lead_pb2, message_pb2, turn_pb2
+from service_kit.durations import ms_to_duration, ms_to_timestamp, timestamp_to_ms
+from service_kit.errors import InvalidArgument
+
+MAX_MESSAGES = 100
+MAX_TEXT_BYTES = 128 * 1024
+MAX_ID_BYTES = 256
+MAX_SAID = 100
+MAX_HISTORY = 1_000
+
+_AUTHORS = {
+    message_pb2.AUTHOR_LEAD: Author.LEAD,
+    message_pb2.AUTHOR_HUMAN: Author.HUMAN,
+    message_pb2.AUTHOR_ASSISTANT: Author.ASSISTANT,
+}
+_KINDS = {
+    message_pb2.MESSAGE_TYPE_TEXT: Kind.TEXT,
+    message_pb2.MESSAGE_TYPE_IMAGE: Kind.IMAGE,
+    message_pb2.MESSAGE_TYPE_VIDEO: Kind.VIDEO,
+    message_pb2.MESSAGE_TYPE_AUDIO: Kind.AUDIO,
+    message_pb2.MESSAGE_TYPE_DOCUMENT: Kind.DOCUMENT,
+    message_pb2.MESSAGE_TYPE_STICKER: Kind.STICKER,
+    message_pb2.MESSAGE_TYPE_LOCATION: Kind.LOCATION,
+    message_pb2.MESSAGE_TYPE_CONTACT_CARD: Kind.CONTACT_CARD,
+    message_pb2.MESSAGE_TYPE_CHOICE: Kind.CHOICE,
+}
+_STATES = {
+    AgentState.WARMING: agent_pb.AGENT_STATE_WARMING,
+    AgentState.READY: agent_pb.AGENT_STATE_READY,
+    AgentState.FAILED: agent_pb.AGENT_STATE_FAILED,
+}
+_REASONS = {
+    End.STOP: agent_pb.Done.REASON_STOP,
+    End.LENGTH: agent_pb.Done.REASON_LENGTH,
+    End.SILENT: agent_pb.Done.REASON_SILENT,
+}
+
+
+def check_begin(begin: agent_pb.Begin) -> None:
+    """Refuse a Begin that no reply can be made from."""
+    for field, value in (("turn_id", begin.turn_id), ("conversation_id", begin.conversation_id)):
+        if len(value.encode()) > MAX_ID_BYTES:
+            raise InvalidArgument(f"longer than {MAX_ID_BYTES} bytes", field=f"begin.{field}")
+    if not begin.messages:
+        raise InvalidArgument("at least one message is needed", field="begin.messages")
+    if len(begin.messages) > MAX_MESSAGES:
+        raise InvalidArgument(f"more than {MAX_MESSAGES} messages", field="begin.messages")
+    for index, message in enumerate(begin.messages):
+        if len(message.text.encode()) > MAX_TEXT_BYTES:
+            raise InvalidArgument(f"longer than {MAX_TEXT_BYTES} bytes", field=f"begin.messages[{index}].text")
+    if len(begin.said) > MAX_SAID:
+        raise InvalidArgument(f"more than {MAX_SAID} parts", field="begin.said")
+
+
+def check_context(begin: agent_pb.Begin, context: lead_pb2.ConversationContext) -> None:
+    """Refuse a context that belongs to somebody else: the one mistake that must never be answered."""
+    if begin.conversation_id and context.conversation_id and begin.conversation_id != context.conversation_id:
+        raise InvalidArgument("not the conversation of the turn", field="context.conversation_id")
+    if len(context.history) > MAX_HISTORY:
+        raise InvalidArgument(f"more than {MAX_HISTORY} messages", field="context.history")
+
+
+def decode_turn(begin: agent_pb.Begin, context: lead_pb2.ConversationContext, *, now_ms: int) -> Turn:
+    """The turn as the domain knows it. Its time is when the last message was accepted: a repetition is equal."""
+    history = tuple(_line(line) for line in context.history if line.author in _AUTHORS)
+    answered = any(line.author is Author.ASSISTANT for line in history)
+    accepted = max((timestamp_to_ms(message.accept_time) for message in begin.messages), default=0)
+    return Turn(
+        messages=tuple(_message(message) for message in begin.messages),
+        lead=_lead(context.lead),
+        history=history,
+        summary=context.summary,
+        first_contact=context.version == 0 and not context.degraded and not answered,
+        degraded=context.degraded,
+        now_ms=accepted or now_ms,
+        said=tuple(begin.said),
+        said_effects=tuple(_effect(effect) for effect in begin.said_effects),
+    )
+
+
+def encode_effect(effect: Effect) -> turn_pb2.Effect:
+    """A tool call on the wire."""
+    if isinstance(effect, HandOver):
+        return turn_pb2.Effect(handoff=turn_pb2.Handoff(reason=effect.reason))
+    return turn_pb2.Effect(
+        lead_update=turn_pb2.LeadUpdate(
+            name=effect.name,
+            bill_value_cents=effect.bill_cents,
+            stage=effect.stage,
+            qualification_score=effect.score,
+            qualification_status=effect.qualification,
+            interested=effect.interested,
+            chosen_flow=effect.flow,
+            preferences=dict(effect.preferences),
+        )
+    )
+
+
+def encode_done(why: End, *, model: str, first_token_ms: int | None, total_ms: int) -> agent_pb.Done:
+    """The end of a reply; `first_token` is absent when nothing was said."""
+    first = None if first_token_ms is None else ms_to_duration(first_token_ms)
+    return agent_pb.Done(reason=_REASONS[why], model=model, first_token=first, total=ms_to_duration(total_ms))
+
+
+def encode_report(report: Report) -> agent_pb.GetAgentResponse:
+    """The agent, for people."""
+    persona = report.persona
+    response = agent_pb.GetAgentResponse(
+        state=_STATES[report.state],
+        model=report.model,
+        costs_money=report.costs_money,
+        persona=persona.name if persona else "",
+        persona_display_name=persona.agent if persona else "",
+        warm_up=ms_to_duration(report.warm_up_ms),
+        steps=[agent_pb.WarmUpStep(name=step.name, duration=ms_to_duration(step.ms)) for step in report.steps],
+        replies=report.replies,
+        active_replies=report.active,
+        first_token_p50=ms_to_duration(report.first_token_p50_ms),
+        honest_sentence=persona.honest_sentence if persona else "",
+        media_sentence=persona.media_sentence if persona else "",
+    )
+    if report.ready_ms:
+        response.ready_time.CopyFrom(ms_to_timestamp(report.ready_ms))
+    return response
+
+
+def _message(message: message_pb2.Message) -> Message:
+    location = (message.location.latitude, message.location.longitude) if message.HasField("location") else None
+    kind = _KINDS.get(message.type, Kind.UNSUPPORTED)
+    if kind is Kind.UNSUPPORTED and "reaction" in message.provider_type.lower():
+        kind = Kind.STICKER  # A thumb on a bubble says no more than a sticker does.
+    return Message(text=message.text, kind=kind, location=location)
+
+
+def _line(line: lead_pb2.HistoryMessage) -> Line:
+    return Line(author=_AUTHORS[line.author], text=line.text, kind=_KINDS.get(line.type, Kind.UNSUPPORTED))
+
+
+def _lead(lead: lead_pb2.Lead) -> Lead:
+    return Lead(
+        name=lead.name,
+        bill_cents=lead.bill_value_cents if lead.HasField("bill_value_cents") else None,
+        stage=lead.current_stage,
+        interested=lead.interested if lead.HasField("interested") else None,
+        flow=lead.chosen_flow,
+        score=lead.qualification_score,
+        qualification=lead.qualification_status,
+        preferences=dict(lead.preferences),
+    )
+
+
+def _effect(effect: turn_pb2.Effect) -> Effect:
+    if effect.HasField("handoff"):
+        return HandOver(reason=effect.handoff.reason)
+    update = effect.lead_update
+    return LeadPatch(
+        name=update.name if update.HasField("name") else None,
+        bill_cents=update.bill_value_cents if update.HasField("bill_value_cents") else None,
+        stage=update.stage if update.HasField("stage") else None,
+        interested=update.interested if update.HasField("interested") else None,
+        flow=update.chosen_flow if update.HasField("chosen_flow") else None,
+        score=update.qualification_score if update.HasField("qualification_score") else None,
+        qualification=update.qualification_status if update.HasField("qualification_status") else None,
+        preferences=dict(update.preferences),
+    )

@@ -1,0 +1,46 @@
+"""The composition root: what is opened, in which order, and closed in reverse."""
+
+from collections.abc import Sequence
+
+import grpc
+
+from agentic_sdr.context.v1 import context_service_pb2, context_service_pb2_grpc
+from context_service.lookups import ContextLoader
+from context_service.service import ContextServicer
+from context_service.settings import ContextSettings
+from context_service.store.sqlite import SqliteStore
+from service_kit.clock import Clock, SystemClock
+
+SERVICE_NAME = context_service_pb2.DESCRIPTOR.services_by_name["ContextService"].full_name
+
+
+class ContextApp:
+    """The context service as `service_kit.server` runs it."""
+
+    def __init__(self, settings: ContextSettings, *, clock: Clock | None = None) -> None:
+        clock = clock or SystemClock()
+        self._store = SqliteStore(path=settings.sqlite_path(), clock=clock)
+        self._loader = ContextLoader(store=self._store, clock=clock)
+
+    async def open(self) -> None:
+        """Open the store. Raises ConfigurationError."""
+        await self._store.open()
+
+    def register(self, server: grpc.aio.Server) -> Sequence[str]:
+        """Add the servicer."""
+        servicer = ContextServicer(store=self._store, loader=self._loader)
+        context_service_pb2_grpc.add_ContextServiceServicer_to_server(servicer, server)
+        return (SERVICE_NAME,)
+
+    async def ready(self) -> bool:
+        """The store answers; raises when it does not."""
+        await self._store.ping()
+        return True
+
+    async def drain(self) -> None:
+        """There are no long streams."""
+
+    async def close(self) -> None:
+        """Lookups first, then the store that they use."""
+        await self._loader.close()
+        await self._store.close()

@@ -1,0 +1,125 @@
+"""The gRPC face: decode, ask the domain, encode. Errors are typed and become statuses in an interceptor."""
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import grpc
+
+from agentic_sdr.context.v1 import context_service_pb2 as pb
+from agentic_sdr.context.v1 import context_service_pb2_grpc as pb_grpc
+from context_service import decode, encode, export, fields
+from context_service.lookups import ContextLoader
+from context_service.paging import Pager
+from context_service.store import ContextStore, LeadFilter
+from service_kit.errors import InvalidArgument
+
+Call = grpc.aio.ServicerContext[Any, Any]
+_ROWS = {"default": 50, "most": 200}
+_MESSAGES = {"default": 100, "most": 500}
+_MAX_FORGOTTEN = 1000
+
+
+class ContextServicer(pb_grpc.ContextServiceServicer):
+    """Implements `agentic_sdr.context.v1.ContextService`; the contract is in the proto."""
+
+    def __init__(self, *, store: ContextStore, loader: ContextLoader) -> None:
+        self._store = store
+        self._loader = loader
+
+    async def LoadContext(self, request: pb.LoadContextRequest, context: Call) -> pb.LoadContextResponse:
+        loaded = await self._loader.load(decode.context_query(request), request.min_version)
+        return encode.context(request.conversation_id, loaded)
+
+    async def RecordTurn(self, request: pb.RecordTurnRequest, context: Call) -> pb.RecordTurnResponse:
+        recorded = await self._store.record_turn(decode.turn_record(request.record))
+        return pb.RecordTurnResponse(version=recorded.version, duplicate=recorded.duplicate, lead_id=recorded.lead_id)
+
+    async def PutSummary(self, request: pb.PutSummaryRequest, context: Call) -> pb.PutSummaryResponse:
+        conversation_id = fields.identifier(request.conversation_id, "conversation_id")
+        summary = fields.text(request.summary, "summary", most=fields.MAX_SUMMARY_BYTES)
+        if not summary:
+            raise InvalidArgument("summary is missing.", field="summary")
+        version = fields.number(request.version, "version", least=1)
+        await self._store.put_summary(conversation_id, summary, version)
+        return pb.PutSummaryResponse()
+
+    async def GetLead(self, request: pb.GetLeadRequest, context: Call) -> pb.GetLeadResponse:
+        if bool(request.lead_id) == bool(request.contact):
+            raise InvalidArgument("Name either lead_id or contact.", field="lead_id")
+        if request.lead_id:
+            lead = await self._store.get_lead(fields.uuid_text(request.lead_id, "lead_id"))
+        else:
+            lead = await self._store.get_lead_by_alias(decode.tenant(request.tenant), decode.alias(request.contact))
+        return pb.GetLeadResponse(lead=encode.lead(lead))
+
+    async def ListLeads(self, request: pb.ListLeadsRequest, context: Call) -> pb.ListLeadsResponse:
+        since = fields.instant(request.updated_since, "updated_since") if request.HasField("updated_since") else None
+        wanted = LeadFilter(
+            tenant=decode.tenant(request.tenant),
+            stage=fields.optional_identifier(request.stage, "stage"),
+            qualification_status=fields.one_of(
+                request.qualification_status, "qualification_status", ("", *decode.QUALIFICATION_STATUSES)
+            ),
+            updated_since_ms=since,
+        )
+        pager = Pager("ListLeads", wanted.tenant, wanted.stage, wanted.qualification_status, since)
+        page = pager.request(request.page_size, request.page_token, **_ROWS)
+        leads, token = pager.answer(
+            await self._store.list_leads(wanted, page),
+            page,
+            key=lambda lead: (lead.updated_ms, lead.lead_id),
+            encode=encode.lead,
+        )
+        return pb.ListLeadsResponse(leads=leads, next_page_token=token)
+
+    async def UpdateLead(self, request: pb.UpdateLeadRequest, context: Call) -> pb.UpdateLeadResponse:
+        lead_id = fields.uuid_text(request.lead.lead_id, "lead.lead_id")
+        tenant = fields.optional_identifier(request.lead.tenant, "lead.tenant")
+        lead = await self._store.update_lead(lead_id, tenant, decode.lead_patch(request))
+        return pb.UpdateLeadResponse(lead=encode.lead(lead))
+
+    async def ListConversations(
+        self, request: pb.ListConversationsRequest, context: Call
+    ) -> pb.ListConversationsResponse:
+        tenant = decode.tenant(request.tenant)
+        lead_id = fields.uuid_text(request.lead_id, "lead_id") if request.lead_id else ""
+        pager = Pager("ListConversations", tenant, lead_id)
+        page = pager.request(request.page_size, request.page_token, **_ROWS)
+        conversations, token = pager.answer(
+            await self._store.list_conversations(tenant, lead_id, page),
+            page,
+            key=lambda one: (one.updated_ms, one.conversation_id),
+            encode=encode.conversation,
+        )
+        return pb.ListConversationsResponse(conversations=conversations, next_page_token=token)
+
+    async def ListMessages(self, request: pb.ListMessagesRequest, context: Call) -> pb.ListMessagesResponse:
+        conversation_id = fields.identifier(request.conversation_id, "conversation_id")
+        pager = Pager("ListMessages", conversation_id)
+        page = pager.request(request.page_size, request.page_token, **_MESSAGES)
+        messages, token = pager.answer(
+            await self._store.list_messages(conversation_id, page),
+            page,
+            key=lambda message: (message.sequence, ""),
+            encode=encode.message,
+        )
+        return pb.ListMessagesResponse(messages=messages, next_page_token=token)
+
+    async def ExportContact(
+        self, request: pb.ExportContactRequest, context: Call
+    ) -> AsyncIterator[pb.ExportContactResponse]:
+        tenant, alias = decode.tenant(request.tenant), decode.alias(request.contact)
+        async for chunk in export.document(self._store, tenant=tenant, alias=alias):
+            yield pb.ExportContactResponse(chunk=chunk)
+
+    async def ForgetContact(self, request: pb.ForgetContactRequest, context: Call) -> pb.ForgetContactResponse:
+        fields.number(len(request.conversation_ids), "conversation_ids", most=_MAX_FORGOTTEN)
+        conversation_ids = tuple(
+            fields.identifier(one, f"conversation_ids[{n}]") for n, one in enumerate(request.conversation_ids)
+        )
+        erased = await self._store.forget(
+            decode.tenant(request.tenant), decode.alias(request.contact), conversation_ids
+        )
+        return pb.ForgetContactResponse(
+            leads=erased.leads, conversations=erased.conversations, messages=erased.messages
+        )

@@ -1,0 +1,237 @@
+"""Recording a turn, and putting a summary: each function is the inside of one transaction."""
+
+import uuid
+from dataclasses import dataclass
+
+import apsw
+
+from context_service.domain import (
+    Author,
+    ConversationStatus,
+    FieldValue,
+    Handoff,
+    IncomingMessage,
+    LeadField,
+    LeadPatch,
+    Recorded,
+    SentPart,
+    TurnKind,
+    TurnRecord,
+)
+from context_service.errors import Forgotten, WrongState
+from context_service.store import lead_writes, rows
+from service_kit.errors import InvalidArgument, NotFound
+
+HUMAN_STAGE = "HUMAN_HANDOFF"
+_ROLES = {Author.LEAD: "user", Author.HUMAN: "assistant", Author.ASSISTANT: "assistant"}
+_INSERT_MESSAGE = (
+    "INSERT INTO messages (id, conversation_id, sequence, tenant, channel, instance, role, sender, content, "
+    "message_type, media_type, media_data, details, turn_id, provider_message_id, delivery_state, created_at) "
+    "VALUES (:id, :conversation_id, (SELECT total_messages + 1 FROM conversations WHERE id = :conversation_id), "
+    ":tenant, :channel, :instance, :role, :sender, :content, :message_type, :media_type, :media_data, :details, "
+    ":turn_id, :provider_message_id, :delivery_state, :created_at) "
+    "ON CONFLICT (tenant, channel, instance, provider_message_id) WHERE provider_message_id <> '' DO NOTHING"
+)
+
+
+def record_turn(db: apsw.Connection, record: TurnRecord, now_ms: int) -> Recorded:
+    """See `ContextStore.record_turn`."""
+    _refuse_forgotten(db, record)
+    first = db.execute("SELECT tenant, version, lead_id FROM turns WHERE turn_id = ?", (record.turn_id,)).get
+    if first is not None:
+        if first[0] != record.scope.tenant:
+            raise InvalidArgument("This turn belongs to another tenant.", field="record.turn_id")
+        return Recorded(version=first[1], lead_id=first[2], duplicate=True)
+    now = rows.to_text(now_ms)
+    lead_id = lead_writes.lead_of(db, record, _lead_of_conversation(db, record), now)
+    _open_conversation(db, record, lead_id, now)
+    _append(db, record)
+    handed_over = _apply_effects(db, record, lead_id, now)
+    lead_writes.touch(db, lead_id, record, now=now)
+    version = _close_turn(db, record, lead_id, handed_over=handed_over, now=now)
+    return Recorded(version=version, lead_id=lead_id, duplicate=False)
+
+
+def put_summary(db: apsw.Connection, conversation_id: str, summary: str, version: int) -> None:
+    """See `ContextStore.put_summary`."""
+    known = db.execute("SELECT version, summary_version FROM conversations WHERE id = ?", (conversation_id,)).get
+    if known is None:
+        raise NotFound("There is no such conversation.", resource="conversation")
+    current, summarised = known
+    if version < summarised:
+        raise WrongState("There is a newer summary.", conversation_id=conversation_id, state="newer_summary")
+    if version > current:
+        raise WrongState("There is no such version yet.", conversation_id=conversation_id, state="older_version")
+    db.execute(
+        "UPDATE conversations SET summary = ?, summary_version = ? WHERE id = ?", (summary, version, conversation_id)
+    )
+
+
+def _refuse_forgotten(db: apsw.Connection, record: TurnRecord) -> None:
+    found = db.execute("SELECT 1 FROM forgotten_conversations WHERE conversation_id = ?", (record.conversation_id,))
+    if found.get:
+        raise Forgotten(conversation_id=record.conversation_id)
+
+
+def _lead_of_conversation(db: apsw.Connection, record: TurnRecord) -> str | None:
+    known = db.execute("SELECT tenant, lead_id FROM conversations WHERE id = ?", (record.conversation_id,)).get
+    if known is None:
+        return None
+    if known[0] != record.scope.tenant:
+        raise InvalidArgument("This conversation belongs to another tenant.", field="record.scope.tenant")
+    lead_id: str = known[1]
+    return lead_id
+
+
+def _open_conversation(db: apsw.Connection, record: TurnRecord, lead_id: str, now: str) -> None:
+    """The recorded conversation is the open one of its lead, channel and instance; another one is completed first."""
+    scope = record.scope
+    db.execute(
+        "UPDATE conversations SET status = 'COMPLETED', updated_at = ? WHERE lead_id = ? AND channel = ? "
+        "AND instance = ? AND status IN ('ACTIVE', 'PAUSED') AND id <> ?",
+        (now, lead_id, scope.channel, scope.instance, record.conversation_id),
+    )
+    db.execute(
+        "INSERT INTO conversations (id, tenant, channel, instance, lead_id, session_id, phone_number, current_stage, "
+        "started_at, created_at, updated_at) SELECT :id, :tenant, :channel, :instance, id, :id, phone_number, "
+        "current_stage, :started, :now, :now FROM leads WHERE id = :lead_id ON CONFLICT (id) DO NOTHING",
+        {
+            "id": record.conversation_id,
+            "tenant": scope.tenant,
+            "channel": scope.channel,
+            "instance": scope.instance,
+            "lead_id": lead_id,
+            "started": rows.to_text(record.opened_ms),
+            "now": now,
+        },
+    )
+
+
+def _append(db: apsw.Connection, record: TurnRecord) -> None:
+    lines = [_Line.of_message(one) for one in record.messages] + [_Line.of_part(one, record) for one in record.parts]
+    for line in lines:
+        db.execute(_INSERT_MESSAGE, line.columns(record))
+        if db.changes():
+            db.execute(
+                "UPDATE conversations SET total_messages = total_messages + 1 WHERE id = ?", (record.conversation_id,)
+            )
+
+
+def _apply_effects(db: apsw.Connection, record: TurnRecord, lead_id: str, now: str) -> bool:
+    """Apply in order, the latest value wins; true when the conversation was given to a human."""
+    handed_over = record.handoff
+    for effect in record.effects:
+        if isinstance(effect, Handoff):
+            handed_over = True
+            lead_writes.audit(db, lead_id, "handoff", None, effect.reason, by=record.turn_id, now=now)
+        else:
+            lead_writes.change(db, lead_id, effect, by=record.turn_id, now=now)
+    consequences: dict[LeadField, FieldValue] = {}
+    if handed_over:
+        consequences[LeadField.CURRENT_STAGE] = HUMAN_STAGE
+    if handed_over or record.needs_human:
+        consequences[LeadField.NEEDS_HUMAN] = True
+    lead_writes.change(db, lead_id, LeadPatch(values=consequences, preferences={}), by=record.turn_id, now=now)
+    return handed_over
+
+
+def _close_turn(db: apsw.Connection, record: TurnRecord, lead_id: str, *, handed_over: bool, now: str) -> int:
+    """Raise the version and keep the answer for a repeat."""
+    version: int = db.execute(
+        "UPDATE conversations SET version = version + 1, updated_at = :now, "
+        "status = coalesce(:status, iif(status IN ('ACTIVE', 'PAUSED'), status, 'ACTIVE')), "
+        "needs_human = max(needs_human, :needs_human), "
+        "current_stage = (SELECT current_stage FROM leads WHERE id = lead_id) WHERE id = :id RETURNING version",
+        {
+            "now": now,
+            "status": _status(record, handed_over=handed_over),
+            "needs_human": int(record.needs_human or handed_over),
+            "id": record.conversation_id,
+        },
+    ).get
+    db.execute(
+        "INSERT INTO turns (turn_id, tenant, conversation_id, lead_id, version, kind, truncated, needs_human, handoff, "
+        "opened_at, ended_at, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            record.turn_id,
+            record.scope.tenant,
+            record.conversation_id,
+            lead_id,
+            version,
+            record.kind,
+            int(record.truncated),
+            int(record.needs_human),
+            int(handed_over),
+            rows.to_text(record.opened_ms),
+            rows.to_text(record.ended_ms),
+            now,
+        ),
+    )
+    return version
+
+
+def _status(record: TurnRecord, *, handed_over: bool) -> ConversationStatus | None:
+    """A copy of the buffer's pause as far as a turn shows it; None: as it was, but open."""
+    if handed_over or any(message.author is Author.HUMAN for message in record.messages):
+        return ConversationStatus.PAUSED
+    return ConversationStatus.ACTIVE if record.kind is TurnKind.ANSWER else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Line:
+    """A message or a bubble on its way into the table."""
+
+    author: Author
+    text: str
+    message_type: str
+    at_ms: int
+    provider_message_id: str
+    delivery: str = ""
+    media_type: str = ""
+    media_data: str | None = None
+    details: str | None = None
+
+    @classmethod
+    def of_message(cls, message: IncomingMessage) -> "_Line":
+        return cls(
+            author=message.author,
+            text=message.text,
+            message_type=message.message_type,
+            at_ms=message.sent_ms,
+            provider_message_id=message.message_id,
+            media_type=message.media[0].mime_type if message.media else "",
+            media_data=rows.media_column(message.media),
+            details=rows.to_json(message.details) if message.details else None,
+        )
+
+    @classmethod
+    def of_part(cls, part: SentPart, record: TurnRecord) -> "_Line":
+        return cls(
+            author=Author.ASSISTANT,
+            text=part.text,
+            message_type="text",
+            at_ms=record.ended_ms,
+            provider_message_id=part.provider_message_id,
+            delivery=part.delivery,
+            details=rows.to_json({"part": part.index}),
+        )
+
+    def columns(self, record: TurnRecord) -> dict[str, str | None]:
+        return {
+            "id": str(uuid.uuid4()),
+            "conversation_id": record.conversation_id,
+            "tenant": record.scope.tenant,
+            "channel": record.scope.channel,
+            "instance": record.scope.instance,
+            "role": _ROLES[self.author],
+            "sender": self.author,
+            "content": self.text,
+            "message_type": self.message_type,
+            "media_type": self.media_type,
+            "media_data": self.media_data,
+            "details": self.details,
+            "turn_id": record.turn_id,
+            "provider_message_id": self.provider_message_id,
+            "delivery_state": self.delivery,
+            "created_at": rows.to_text(self.at_ms),
+        }

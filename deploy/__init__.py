@@ -1,0 +1,1 @@
+"""Starts, stops and looks after the four processes on one machine. Run from the checkout, never imported by the product."""

@@ -1,0 +1,163 @@
+"""Parallel lookups and single flight, over a store whose answers the test lets go by hand."""
+
+import asyncio
+from pathlib import Path
+from typing import cast
+
+import pytest
+
+from context_service.domain import ContextQuery, Conversation, HistoryMessage, Lead
+from context_service.lookups import ContextLoader
+from context_service.store import ContextStore, Seen
+from context_service.store.sqlite import SqliteStore
+from service_kit.clock import ManualClock
+from service_kit.errors import Unavailable
+from tests.context_service.builders import query, record
+
+
+class GatedStore:
+    """Counts lookups and holds each of them until `gate` is set."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.version = 0
+        self.failure: Exception | None = None
+        self.begun = {"lead": 0, "conversation": 0, "history": 0}
+        self.cancelled = 0
+        self.clock = ManualClock()
+
+    async def find_lead(self, query: ContextQuery) -> Seen[Lead | None]:
+        return Seen(version=await self._wait("lead"), value=None)
+
+    async def find_conversation(self, query: ContextQuery) -> Seen[Conversation | None]:
+        return Seen(version=await self._wait("conversation"), value=None)
+
+    async def recent_messages(self, query: ContextQuery) -> Seen[tuple[HistoryMessage, ...]]:
+        return Seen(version=await self._wait("history"), value=())
+
+    async def _wait(self, name: str) -> int:
+        self.begun[name] += 1
+        version = self.version
+        try:
+            await self.gate.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        if self.failure:
+            raise self.failure
+        return version
+
+
+async def settle() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def loader_of(store: GatedStore) -> ContextLoader:
+    return ContextLoader(store=cast(ContextStore, store), clock=store.clock)
+
+
+async def test_readers_of_one_conversation_share_three_lookups_at_once() -> None:
+    store = GatedStore()
+    loader = loader_of(store)
+    readers = [asyncio.create_task(loader.load(query(), 0)) for _ in range(50)]
+    other = asyncio.create_task(loader.load(query("c2"), 0))
+    await settle()
+    assert store.begun == {"lead": 2, "conversation": 2, "history": 2}
+    store.clock.advance(7)
+    store.gate.set()
+    results = await asyncio.gather(*readers)
+    assert all(result is results[0] for result in results)
+    assert (await other) is not results[0]
+    assert results[0].lead_s == results[0].conversation_s == results[0].history_s == pytest.approx(0.007, abs=1e-5)
+    await loader.load(query(), 0)
+    assert store.begun["lead"] == 3, "nothing is kept after the lookup"
+
+
+async def test_a_cancelled_reader_cancels_nobody_and_the_last_one_the_lookup() -> None:
+    store = GatedStore()
+    loader = loader_of(store)
+    first, second = (asyncio.create_task(loader.load(query(), 0)) for _ in range(2))
+    await settle()
+    first.cancel()
+    await settle()
+    assert first.cancelled() and not second.done() and not store.cancelled
+    second.cancel()
+    await settle()
+    assert store.cancelled == 3
+    store.gate.set()
+    assert (await loader.load(query(), 0)).version == 0
+
+
+async def test_an_error_reaches_all_and_is_not_kept() -> None:
+    store = GatedStore()
+    store.failure = Unavailable("gone", component="store")
+    loader = loader_of(store)
+    readers = [asyncio.create_task(loader.load(query(), 0)) for _ in range(3)]
+    await settle()
+    store.gate.set()
+    results = await asyncio.gather(*readers, return_exceptions=True)
+    assert results == [store.failure] * 3
+    store.failure = None
+    assert (await loader.load(query(), 0)).version == 0
+
+
+async def test_a_lookup_begun_before_a_record_is_not_shared_with_who_knows_of_it() -> None:
+    store = GatedStore()
+    loader = loader_of(store)
+    before = asyncio.create_task(loader.load(query(), 0))
+    await settle()
+    store.version = 1
+    after = asyncio.create_task(loader.load(query(), 1))
+    joins = asyncio.create_task(loader.load(query(), 0))
+    await settle()
+    store.gate.set()
+    assert [(await task).version for task in (before, after, joins)] == [0, 1, 1]
+    assert store.begun["lead"] == 2
+
+
+async def test_an_older_version_is_never_served() -> None:
+    store = GatedStore()
+    store.gate.set()
+    with pytest.raises(Unavailable) as refused:
+        await loader_of(store).load(query(), 1)
+    assert refused.value.metadata == {"component": "store"}
+
+
+async def test_lookups_of_different_versions_are_repeated() -> None:
+    store = GatedStore()
+    loader = loader_of(store)
+    store.gate.set()
+    versions = iter([1, 2, 2, 2, 2, 2])
+
+    async def wait(name: str) -> int:
+        store.begun[name] += 1
+        return next(versions)
+
+    store._wait = wait  # type: ignore[method-assign]
+    assert (await loader.load(query(), 0)).version == 2
+    assert store.begun["lead"] == 2
+
+
+async def test_closing_cancels_what_is_under_way() -> None:
+    store = GatedStore()
+    loader = loader_of(store)
+    reader = asyncio.create_task(loader.load(query(), 0))
+    await settle()
+    await loader.close()
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+    assert store.cancelled == 3
+
+
+async def test_a_load_during_many_records_is_of_one_version(tmp_path: Path) -> None:
+    clock = ManualClock()
+    store = SqliteStore(path=tmp_path / "context.db", clock=clock)
+    await store.open()
+    loader = ContextLoader(store=store, clock=clock)
+    for number in range(30):
+        writing = asyncio.create_task(store.record_turn(record(f"t{number}")))
+        loaded = await loader.load(query(limit=200), number)
+        await writing
+        assert len(loaded.history) == 2 * loaded.version
+    await store.close()

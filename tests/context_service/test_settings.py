@@ -1,0 +1,23 @@
+"""Which store is meant."""
+
+from pathlib import Path
+
+import pytest
+
+from context_service.settings import ContextSettings
+from service_kit.settings import ConfigurationError, load
+
+
+def settings(**environ: str) -> ContextSettings:
+    return load(ContextSettings, environ=environ, env_file=None)
+
+
+def test_the_file_is_in_the_data_folder_unless_named() -> None:
+    assert settings(SDR_DATA_DIR="/tmp/x").sqlite_path() == Path("/tmp/x/context.db")
+    assert settings(SDR_CONTEXT_STORE="sqlite:/tmp/y.db").sqlite_path() == Path("/tmp/y.db")
+
+
+@pytest.mark.parametrize("store", ["supabase", "supabase:x", "redis://h", "sqlite:", "y.db"])
+def test_other_stores_are_refused_with_a_sentence(store: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"SDR_CONTEXT_STORE.*(arrive)"):
+        settings(SDR_CONTEXT_STORE=store).sqlite_path()

@@ -1,0 +1,273 @@
+"""What every store has to do. A second store joins by adding its factory to STORES."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from agentic_sdr.common.v1 import message_pb2, turn_pb2
+from context_service.domain import Author, ConversationStatus, LeadField, LeadPatch
+from context_service.errors import Forgotten, WrongState
+from context_service.store import ContextStore, ExportSection, LeadFilter, PageAfter
+from context_service.store.sqlite import SqliteStore
+from service_kit.clock import ManualClock
+from service_kit.errors import InvalidArgument, NotFound
+from tests.context_service.builders import PHONE, message, part, query, record, update
+
+Factory = Callable[[Path, ManualClock], AbstractAsyncContextManager[ContextStore]]
+
+
+@asynccontextmanager
+async def sqlite(folder: Path, clock: ManualClock) -> AsyncIterator[ContextStore]:
+    store = SqliteStore(path=folder / "context.db", clock=clock)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+STORES: dict[str, Factory] = {"sqlite": sqlite}
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    return ManualClock()
+
+
+@pytest.fixture(params=STORES.values(), ids=STORES.keys())
+async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock) -> AsyncIterator[ContextStore]:
+    factory: Factory = request.param
+    async with factory(tmp_path, clock) as opened:
+        yield opened
+
+
+async def texts(store: ContextStore, conversation_id: str = "c1", limit: int = 40) -> list[str]:
+    return [line.text for line in (await store.recent_messages(query(conversation_id, limit=limit))).value]
+
+
+async def sections(store: ContextStore, section: ExportSection) -> list[dict[str, object]]:
+    people = await store.find_people("default", f"phone:{PHONE}")
+    return [dict(row) for row in (await store.export_rows(section, people, 0)).rows]
+
+
+class TestRecording:
+    async def test_a_first_turn_creates_lead_conversation_and_history(self, store: ContextStore) -> None:
+        recorded = await store.record_turn(record())
+        assert (recorded.version, recorded.duplicate) == (1, False)
+        lead = (await store.find_lead(query())).value
+        seen = await store.find_conversation(query())
+        assert lead is not None and seen.value is not None
+        assert (lead.lead_id, lead.phone_number, lead.current_stage) == (recorded.lead_id, PHONE, "INITIAL_CONTACT")
+        assert lead.last_interaction_ms == 1_700_000_000_000
+        assert (seen.version, seen.value.total_messages, seen.value.lead_id) == (1, 2, recorded.lead_id)
+        assert await texts(store) == ["oi", "Olá!"]
+
+    async def test_a_repeat_changes_nothing_and_returns_the_first_answer(self, store: ContextStore) -> None:
+        first = await store.record_turn(record())
+        await store.record_turn(record("t2"))
+        again = await store.record_turn(record(parts=[part(0, "something else")], effects=[update(name="Eva")]))
+        assert (again.version, again.lead_id, again.duplicate) == (1, first.lead_id, True)
+        assert await texts(store) == ["oi", "Olá!", "oi", "Olá!"]
+        assert (await store.get_lead(first.lead_id)).name == ""
+
+    async def test_a_turn_of_another_tenant_is_refused(self, store: ContextStore) -> None:
+        await store.record_turn(record())
+        for stolen in (record(tenant="other"), record("t2", tenant="other")):
+            with pytest.raises(InvalidArgument):
+                await store.record_turn(stolen)
+        assert (await store.recent_messages(query(tenant="other"))).value == ()
+        assert (await store.find_lead(query(tenant="other"))).value is None
+
+    async def test_a_provider_message_is_stored_once(self, store: ContextStore) -> None:
+        await store.record_turn(record(messages=[message("a", "um")]))
+        await store.record_turn(
+            record("t2", messages=[message("a", "um"), message("", "x"), message("", "x")], parts=[])
+        )
+        assert await texts(store) == ["um", "Olá!", "x", "x"]
+        conversation = (await store.find_conversation(query())).value
+        assert conversation is not None and conversation.total_messages == 4
+
+    async def test_the_order_is_that_of_recording_whatever_the_clocks_say(self, store: ContextStore) -> None:
+        late = message("b", "segundo")
+        late.provider_time.FromSeconds(5)
+        await store.record_turn(record(messages=[message("a", "primeiro"), late], parts=[part(0, "A"), part(1, "B")]))
+        assert await texts(store) == ["primeiro", "segundo", "A", "B"]
+        assert await texts(store, limit=2) == ["A", "B"]
+
+    async def test_a_human_counts_as_assistant_and_pauses(self, store: ContextStore) -> None:
+        human = message("h", "sou eu")
+        human.author = message_pb2.AUTHOR_HUMAN
+        await store.record_turn(record(kind=turn_pb2.TURN_KIND_RECORD, messages=[human], parts=[]))
+        rows = await sections(store, ExportSection.MESSAGES)
+        assert [(row["role"], row["sender"], row["turn_id"]) for row in rows] == [("assistant", "human", "t1")]
+        assert (await store.recent_messages(query())).value[0].author is Author.HUMAN
+        seen = (await store.find_conversation(query())).value
+        assert seen is not None and seen.status is ConversationStatus.PAUSED
+
+    async def test_an_apology_has_parts_only(self, store: ContextStore) -> None:
+        unsure = part(0, "Desculpe", turn_pb2.PART_STATE_UNKNOWN)
+        await store.record_turn(record(kind=turn_pb2.TURN_KIND_APOLOGY, messages=[], parts=[unsure]))
+        rows = await sections(store, ExportSection.MESSAGES)
+        assert [(row["role"], row["delivery_state"]) for row in rows] == [("assistant", "unknown")]
+
+    async def test_effects_apply_in_order_and_leave_an_audit(self, store: ContextStore) -> None:
+        effects = [
+            update(bill_value_cents=40_000, stage="BILL", preferences={"cidade": "Recife", "teto": "sim"}),
+            update(bill_value_cents=450_001, interested=True, preferences={"teto": ""}),
+        ]
+        recorded = await store.record_turn(record(effects=effects))
+        lead = await store.get_lead(recorded.lead_id)
+        assert (lead.bill_value_cents, lead.current_stage, lead.interested) == (450_001, "BILL", True)
+        assert lead.preferences == {"cidade": "Recife"}
+        conversation = (await store.find_conversation(query())).value
+        assert conversation is not None and conversation.current_stage == "BILL"
+        changes = await sections(store, ExportSection.CHANGES)
+        bills = [
+            (one["old_value"], one["new_value"], one["changed_by"]) for one in changes if one["field"] == "bill_value"
+        ]
+        assert bills == [(None, "400.00", "t1"), ("400.00", "4500.01", "t1")]
+
+    async def test_an_unchanged_value_leaves_no_audit(self, store: ContextStore) -> None:
+        await store.record_turn(record(effects=[update(name="Ana", preferences={"a": "1"})]))
+        await store.record_turn(record("t2", effects=[update(name="Ana", preferences={"a": "1"})]))
+        changes = await sections(store, ExportSection.CHANGES)
+        assert [(one["field"], one["changed_by"]) for one in changes] == [("name", "t1"), ("preferences.a", "t1")]
+
+    async def test_a_hand_over_pauses_and_the_next_answer_goes_on(self, store: ContextStore) -> None:
+        handoff = turn_pb2.Effect(handoff=turn_pb2.Handoff(reason="asked for a human"))
+        recorded = await store.record_turn(record(effects=[handoff]))
+        lead = await store.get_lead(recorded.lead_id)
+        seen = (await store.find_conversation(query())).value
+        assert (lead.current_stage, lead.needs_human) == ("HUMAN_HANDOFF", True)
+        assert seen is not None and (seen.status, seen.current_stage) == ("PAUSED", "HUMAN_HANDOFF")
+        await store.record_turn(record("t2"))
+        seen = (await store.find_conversation(query())).value
+        assert seen is not None and seen.status is ConversationStatus.ACTIVE
+
+    async def test_two_first_messages_at_once_make_one_lead(self, store: ContextStore) -> None:
+        answers = await asyncio.gather(*(store.record_turn(record(f"t{n}")) for n in range(20)))
+        assert {answer.lead_id for answer in answers} == {answers[0].lead_id}
+        assert sorted(answer.version for answer in answers) == list(range(1, 21))
+        assert len(await store.list_conversations("default", "", PageAfter(size=9))) == 1
+        assert len(await store.list_leads(LeadFilter(tenant="default"), PageAfter(size=9))) == 1
+
+
+class TestIdentity:
+    async def test_a_lid_first_and_the_phone_later_are_one_lead(self, store: ContextStore) -> None:
+        first = await store.record_turn(record(contact="lid:77", aliases=["lid:77"]))
+        second = await store.record_turn(record("t2", aliases=["lid:77", f"phone:{PHONE}"]))
+        assert second.lead_id == first.lead_id
+        assert (await store.get_lead(first.lead_id)).phone_number == PHONE
+        third = await store.record_turn(record("t3", "c3", instance="two", contact="lid:77"))
+        assert third.lead_id == first.lead_id
+        assert (await store.get_lead(first.lead_id)).phone_number == PHONE
+
+    async def test_aliases_of_two_leads_go_to_the_older(self, store: ContextStore) -> None:
+        older = await store.record_turn(record("t1", "c1", contact="lid:1"))
+        younger = await store.record_turn(record("t2", "c2"))
+        assert older.lead_id != younger.lead_id
+        both = await store.record_turn(record("t3", "c3", instance="two", contact="lid:1", aliases=[f"phone:{PHONE}"]))
+        assert both.lead_id == older.lead_id
+        assert (await store.get_lead_by_alias("default", f"phone:{PHONE}")).lead_id == younger.lead_id
+
+    async def test_a_new_conversation_of_the_same_place_completes_the_other(self, store: ContextStore) -> None:
+        first = await store.record_turn(record("t1", "c1"))
+        second = await store.record_turn(record("t2", "c2"))
+        elsewhere = await store.record_turn(record("t3", "c3", instance="two"))
+        assert first.lead_id == second.lead_id == elsewhere.lead_id
+        found = await store.list_conversations("default", first.lead_id, PageAfter(size=9))
+        assert {one.conversation_id: one.status.value for one in found} == {
+            "c1": "COMPLETED",
+            "c2": "ACTIVE",
+            "c3": "ACTIVE",
+        }
+
+    async def test_tenants_have_leads_of_their_own(self, store: ContextStore) -> None:
+        one = await store.record_turn(record())
+        two = await store.record_turn(record("t2", "c2", tenant="other"))
+        assert one.lead_id != two.lead_id
+
+    async def test_a_lead_known_elsewhere_is_found_for_a_new_conversation(self, store: ContextStore) -> None:
+        recorded = await store.record_turn(record())
+        seen = await store.find_lead(query("never-seen"))
+        assert seen.version == 0
+        assert seen.value is not None and seen.value.lead_id == recorded.lead_id
+
+
+class TestLeadsAndPages:
+    async def test_an_update_changes_what_is_named_and_is_audited(self, store: ContextStore) -> None:
+        recorded = await store.record_turn(record(effects=[update(name="Ana", preferences={"a": "1", "b": "2"})]))
+        patch = LeadPatch(
+            values={LeadField.BILL_VALUE: 9_999_999_999, LeadField.CURRENT_STAGE: "OFFER"},
+            preferences={"c": "3"},
+            replace_preferences=True,
+        )
+        lead = await store.update_lead(recorded.lead_id, "", patch)
+        assert (lead.name, lead.bill_value_cents, lead.preferences) == ("Ana", 9_999_999_999, {"c": "3"})
+        changes = await sections(store, ExportSection.CHANGES)
+        by_api = [one["field"] for one in changes if one["changed_by"] == "api"]
+        assert by_api == ["bill_value", "current_stage", "preferences.a", "preferences.b", "preferences.c"]
+        with pytest.raises(NotFound):
+            await store.update_lead(recorded.lead_id, "other", patch)
+
+    async def test_pages_are_stable_while_rows_come_in(self, store: ContextStore, clock: ManualClock) -> None:
+        for number in range(6):
+            clock.advance(number % 2)
+            await store.record_turn(record(f"t{number}", f"c{number}", contact=f"55{number}"))
+        everyone = LeadFilter(tenant="default")
+        all_of_them = [one.lead_id for one in await store.list_leads(everyone, PageAfter(size=9))]
+        first = await store.list_leads(everyone, PageAfter(size=2))
+        clock.advance(1)
+        await store.record_turn(record("new", "new", contact="99"))
+        after = (first[-1].updated_ms, first[-1].lead_id)
+        rest = await store.list_leads(everyone, PageAfter(size=9, after=after))
+        assert [one.lead_id for one in (*first, *rest)] == all_of_them
+
+    async def test_leads_are_filtered(self, store: ContextStore, clock: ManualClock) -> None:
+        await store.record_turn(record("t1", "c1", effects=[update(stage="BILL")]))
+        clock.advance(10)
+        await store.record_turn(record("t2", "c2", contact="55", effects=[update(qualification_status="QUALIFIED")]))
+        page = PageAfter(size=9)
+        by_stage = await store.list_leads(LeadFilter(tenant="default", stage="BILL"), page)
+        by_status = await store.list_leads(LeadFilter(tenant="default", qualification_status="QUALIFIED"), page)
+        recent = await store.list_leads(LeadFilter(tenant="default", updated_since_ms=clock.now_ms()), page)
+        assert [one.phone_number for one in by_stage] == [PHONE]
+        assert [one.phone_number for one in by_status] == [one.phone_number for one in recent] == ["55"]
+
+    async def test_summaries_never_go_back(self, store: ContextStore) -> None:
+        with pytest.raises(NotFound):
+            await store.put_summary("c1", "…", 1)
+        for number in range(3):
+            await store.record_turn(record(f"t{number}"))
+        await store.put_summary("c1", "dois", 2)
+        await store.put_summary("c1", "dois", 2)
+        for version in (1, 4):
+            with pytest.raises(WrongState):
+                await store.put_summary("c1", "outro", version)
+        seen = (await store.find_conversation(query())).value
+        assert seen is not None and (seen.summary, seen.summary_version) == ("dois", 2)
+
+
+class TestForgetting:
+    async def test_everything_goes_and_a_late_record_is_refused(self, store: ContextStore) -> None:
+        recorded = await store.record_turn(record(aliases=["lid:7"]))
+        await store.record_turn(record("t2", "c2", contact="5511", messages=[message("other")]))
+        erased = await store.forget("default", "lid:7", ("c1", "c9"))
+        assert (erased.leads, erased.conversations, erased.messages) == (1, 1, 2)
+        with pytest.raises(NotFound):
+            await store.get_lead(recorded.lead_id)
+        for late in (record(), record("t9", "c9", contact="5512")):
+            with pytest.raises(Forgotten):
+                await store.record_turn(late)
+        assert await texts(store) == []
+        assert await texts(store, "c2") == ["oi", "Olá!"]
+        assert (await store.forget("default", "lid:7", ("c1",))).leads == 0
+        assert not (await store.record_turn(record("t10", "c10"))).duplicate
+
+    async def test_another_tenant_is_left_alone(self, store: ContextStore) -> None:
+        await store.record_turn(record())
+        assert (await store.forget("other", f"phone:{PHONE}", ("c1",))).leads == 0
+        assert await texts(store) == ["oi", "Olá!"]
