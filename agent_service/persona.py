@@ -31,10 +31,10 @@ def _text(value: str) -> str:
 def _pattern(value: Any) -> re.Pattern[str]:
     if not isinstance(value, str) or not value.strip():
         raise ValueError("must be a regular expression")
-    if value != fold(value):
+    if (plain := re.sub(r"\\.", "", value)) != fold(plain):
         raise ValueError("is matched against text in lower case without accents, write it so")
     try:
-        return re.compile(rf"\b(?:{value})\b" if value[0].isalnum() and value[-1].isalnum() else value)
+        return re.compile(rf"(?<!\w)(?:{value})(?!\w)")
     except re.error as error:
         raise ValueError(f"is not a regular expression: {error}") from None
 
@@ -192,6 +192,7 @@ class Persona(_Part):
     meeting_stage: str
     qualified_score: int = Field(ge=0, le=100)
     bill_topic: Pattern
+    bill_ignore: Pattern | None = None
     greetings: Greetings
     sentences: Sentences
     honest_sentence: Text

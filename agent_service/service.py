@@ -85,9 +85,7 @@ class _Writing:
         if isinstance(event, EffectCalled):
             return pb.RespondResponse(effect=wire.encode_effect(event.effect))
         if isinstance(event, UsageReported):
-            usage = pb.Usage(
-                prompt_tokens=event.prompt, cached_tokens=event.cached, completion_tokens=event.completion
-            )
+            usage = pb.Usage(prompt_tokens=event.prompt, cached_tokens=event.cached, completion_tokens=event.completion)
             return pb.RespondResponse(usage=usage)
         if isinstance(event, Ended):
             self.why = event.why

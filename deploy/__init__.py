@@ -1,1 +1,1 @@
-"""Starts, stops and looks after the four processes on one machine. Run from the checkout, never imported by the product."""
+"""Starts, stops and looks after the processes on one machine. Run from the checkout, never imported by the product."""

@@ -14,11 +14,13 @@ import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Mapping, NamedTuple, Sequence  # noqa: UP035 - an old Python has to get as far as saying that it is old
 
 OLDEST_PYTHON = (3, 11)
+DATA_DIR = "SDR_DATA_DIR"
 ADDRESSES = (
     "SDR_INGRESS_ADDRESS",
     "SDR_ADMIN_ADDRESS",
@@ -70,7 +72,7 @@ def report(missing: Sequence[Missing]) -> str:
 
 def examine(settings: Mapping[str, str], *, venv: Path, system: str, version: Sequence[int]) -> list[Missing]:
     """Everything that is missing."""
-    data = Path(settings["SDR_DATA_DIR"])
+    data = Path(settings[DATA_DIR])
     running = answers(data / "supervisor.sock")
     return [
         *check_system(system),
@@ -84,7 +86,7 @@ def examine(settings: Mapping[str, str], *, venv: Path, system: str, version: Se
 
 def read_settings(root: Path, environ: Mapping[str, str]) -> dict[str, str]:
     """The addresses and the data directory as the processes will read them."""
-    settings = {"SDR_DATA_DIR": "./data", **dict.fromkeys(ADDRESSES, "")}
+    settings = dict.fromkeys((DATA_DIR, *ADDRESSES), "")
     for name, value in _assignments(Path(__file__).parents[1] / ".env.example", commented=True).items():
         if name in settings and value:
             settings[name] = value
@@ -127,14 +129,18 @@ def check_data_dir(data: Path) -> list[Missing]:
     absolute = data.absolute()
     missing = []
     if len(os.fsencode(str(absolute / "supervisor.sock"))) > LONGEST_SOCKET_PATH or "%" in str(absolute):
-        missing.append(Missing(f"SDR_DATA_DIR is too long or holds a %: {absolute}", "make up SDR_DATA_DIR=/short/path"))
+        missing.append(
+            Missing(f"SDR_DATA_DIR is too long or holds a %: {absolute}", "make up SDR_DATA_DIR=/short/path")
+        )
     existing = absolute
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
     if not existing.is_dir():
         missing.append(Missing(f"SDR_DATA_DIR {data}: {existing} is a file", "make up SDR_DATA_DIR=/some/directory"))
-    elif not os.access(str(existing), os.W_OK | os.X_OK):
-        missing.append(Missing(f"SDR_DATA_DIR {data}: no right to write {existing}", f'sudo chown "$USER" "{existing}"'))
+    elif not _may_write(existing):
+        missing.append(
+            Missing(f"SDR_DATA_DIR {data}: no right to write {existing}", f'sudo chown "$USER" "{existing}"')
+        )
     return missing
 
 
@@ -160,6 +166,15 @@ def answers(path: Path) -> bool:
         except OSError:
             return False
     return True
+
+
+def _may_write(folder: Path) -> bool:
+    # Tried, not asked: the rights may allow what the file system does not.
+    try:
+        with tempfile.TemporaryFile(dir=str(folder)):
+            return True
+    except OSError:
+        return False
 
 
 def _check_port(name: str, address: str) -> list[Missing]:
@@ -197,7 +212,8 @@ def _other(address: str) -> str:
 def holder(port: int) -> tuple[str, str]:
     """Process id and command line of who listens on the port; empty when the system does not tell."""
     if shutil.which("lsof") and platform.system() == "Darwin":
-        listed = subprocess.run(["lsof", "-nP", f"-iTCP:{port}", "-sTCP:LISTEN", "-Fpc"], stdout=subprocess.PIPE)
+        command = ["lsof", "-nP", f"-iTCP:{port}", "-sTCP:LISTEN", "-Fpc"]
+        listed = subprocess.run(command, check=False, stdout=subprocess.PIPE)
         fields = {line[:1]: line[1:] for line in listed.stdout.decode("utf-8", "replace").splitlines()}
         return fields.get("p", ""), fields.get("c", "")
     rows = [row.split() for name in ("tcp", "tcp6") for row in _lines(Path("/proc/net") / name)[1:]]
@@ -206,8 +222,8 @@ def holder(port: int) -> tuple[str, str]:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if any(os.readlink(str(link)) in wanted for link in (process / "fd").iterdir()):
-                command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
-                return process.name, command[:120]
+                line = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+                return process.name, line.strip()[:120]
         except OSError:
             continue  # Gone meanwhile, or not ours to look into.
     return "", ""

@@ -71,7 +71,7 @@ def _entry(name: str, field: FieldInfo) -> str:
     description = " ".join((field.description or "").split())
     choices = _choices(field.annotation)
     if choices:
-        description += f" One of: {', '.join(choices)}."
+        description = description.rstrip(".") + f". One of: {', '.join(choices)}."
     lines = textwrap.wrap(description, _WIDTH - 2)
     return "".join(f"# {line}\n" for line in lines) + f"#{name}={_default(field)}\n"
 

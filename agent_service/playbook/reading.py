@@ -11,7 +11,7 @@ from agent_service.playbook.answers import read_step
 from agent_service.playbook.past import Past, comparable
 from agent_service.understanding.intents import Answer, Intent, intents, is_question
 from agent_service.understanding.moments import find_day, find_time
-from agent_service.understanding.money import Money, names_payment, read_money
+from agent_service.understanding.money import Money, adds_up, names_payment, read_money
 from agent_service.understanding.names import find_name, is_common
 from agent_service.understanding.places import find_place
 from agent_service.understanding.sensitive import has_sensitive, without_sensitive
@@ -109,11 +109,11 @@ def _trigger(text: str, persona: Persona) -> str:
 def _read_money(text: str, reading: Reading, scene: Scene) -> bool:
     topic = scene.persona.bill_topic
     expected = reading.last_money is not None or (scene.open_step is not None and scene.open_step.reads is Reads.MONEY)
-    if not expected and Intent.CORRECTION in intents(text):
+    if not expected and (Intent.CORRECTION in intents(text) or adds_up(text)):
         expected = any(step.reads is Reads.MONEY for step in scene.past.recently_asked(scene.persona, 2))
     if not expected:
         text = " ".join(_stated(each, topic) for each in sentences(text))
-    money = read_money(text, topic=topic, expected=expected)
+    money = read_money(text, topic=topic, expected=expected, ignore=scene.persona.bill_ignore)
     if money is None or not money.certain:
         return False
     before = reading.patch.bill_cents if reading.patch.bill_cents is not None else scene.lead.bill_cents
@@ -281,5 +281,3 @@ def _worth_an_answer(sentence: str) -> bool:
 
 def _set(reading: Reading, field_name: str, value: str) -> None:
     reading.patch = facts.with_field(reading.patch, field_name, value)
-
-

@@ -27,7 +27,10 @@ class Intent(Enum):
     CORRECTION = "correction"
 
 
-_PEOPLE = r"(?:humano|humana|atendente|pessoa|alguem|gente|gerente|vendedora?|consultora?|especialista|responsavel|dono|supervisora?|operadora?)"
+_PEOPLE = (
+    r"(?:human[oa]|atendente|pessoa|alguem|gente|gerente|vendedora?|consultora?|especialista|responsavel|dono"
+    r"|supervisora?|operadora?)"
+)
 _PATTERNS: dict[Intent, re.Pattern[str]] = {
     Intent.GREETING: re.compile(
         r"^\W*(?:oi+e?|ola|opa|oie|e ai|eai|hello|hey|ei|alo|bom dia|boa tarde|boa noite|buenas|fala ai|salve)\b"
@@ -60,7 +63,7 @@ _PATTERNS: dict[Intent, re.Pattern[str]] = {
         r"|nao (?:me )?interessa|nao estou interessad[oa]|nao to interessad[oa]"
         r"|desisti|desisto|(?:para|pare|parem) de (?:me )?(?:mandar|enviar|encher|chamar)|nao (?:me )?(?:manda"
         r"|mande|mandem|envie|enviem|chame|perturbe)"
-        r"|me (?:tira|tire|remove|remova) d|descadastr\w+|nao quero (?:mais|nada|saber|isso|receber|participar"
+        r"|me (?:tira|tire|remove|remova)|descadastr\w+|nao quero (?:mais|nada|saber|isso|receber|participar"
         r"|nao)|perdi o interesse|deixa (?:pra la|quieto)"
         r"|nao quero$|nao vou querer)\b|^\W*(?:sair|stop|parar|pare|cancelar)\W*$"
     ),
@@ -70,16 +73,24 @@ _PATTERNS: dict[Intent, re.Pattern[str]] = {
         r"|quero (?:fechar|contratar|continuar|marcar|agendar|economizar|participar|fazer|retomar)|gostei"
         r"|vamos marcar)\b"
     ),
-    Intent.CORRECTION: re.compile(r"\b(?:na verdade|alias|ops|corrigindo|correcao|errei|quer dizer|digo|desculpa|ou melhor)\b|^\W*nao\b"),
+    Intent.CORRECTION: re.compile(
+        r"\b(?:na verdade|alias|ops|corrigindo|correcao|errei|quer dizer|digo|desculpa|ou melhor)\b|^\W*nao\b"
+    ),
 }
-_NEGATED_INTEREST = re.compile(r"\b(?:nao|sem|nunca|nem|perdi)\s+(?:\w+\s+){0,2}(?:interesse|interess\w+|gostei|quero)\b")
-_UNSURE = re.compile(r"\b(?:nao sei|sei nao|nao lembro|nao faco ideia|nao tenho certeza|talvez|depende|sei la|nao tenho ideia|tanto faz|nao conheco)\b")
+_NEGATED_INTEREST = re.compile(
+    r"\b(?:nao|sem|nunca|nem|perdi)\s+(?:\w+\s+){0,2}(?:interesse|interess\w+|gostei|quero)\b"
+)
+_UNSURE = re.compile(
+    r"\b(?:nao sei|sei nao|nao lembro|nao faco ideia|nao tenho certeza|talvez|depende|sei la|nao tenho ideia|tanto faz"
+    r"|nao conheco)\b"
+)
 _YES = re.compile(
     r"^\W*(?:(?:ah|entao|acho que|eu|opa|bom|olha|e|ja|ne)[\s,]+)*(?:s+i+m+|ss|claro|com certeza|isso|exato"
     r"|exatamente|pode(?: ser| sim)?|quero|queremos|aceito|tenho|temos"
     r"|aham|uhum|ok|okay|beleza|blz|bora|vamos|top|show|perfeito|otimo|faz|gostei|legal|certo|positivo|sou"
     r"|combinado|fechado|fechou|vou|vai|vamos"
-    r"|estarei|estou|consigo|da sim|interessa|tem|ta bom|ta|massa|joia|existe|participa|participo)\b|^\W*[👍👌✅🙌🤝]"
+    r"|estarei|estou|consigo|da sim|interessa|tem|ta bom|ta|massa|joia|existe|participa|participo)\b"
+    r"|^\W*[👍👌✅🙌🤝]"
 )
 _NO = re.compile(
     r"^\W*(?:(?:ah|entao|acho que|eu|opa|bom|olha|por enquanto|infelizmente|ainda)[\s,]+)*(?:nao+|n+|nn|nunca"

@@ -9,11 +9,15 @@ _WEEKDAYS = {
     "segunda": 0, "terca": 1, "quarta": 2, "quinta": 3, "sexta": 4, "sabado": 5, "domingo": 6,
 }  # fmt: skip
 _WEEKDAY_NAMES = ("segunda-feira", "terça-feira", "quarta-feira", "quinta-feira", "sexta-feira", "sábado", "domingo")
-_WEEKDAY = re.compile(r"\b(segunda|terca|quarta|quinta|sexta|sabado|domingo)(?:[ -]?feira)?\b(?!\s+(?:opcao|alternativa|via|vez))")
+_WEEKDAY = re.compile(
+    r"\b(segunda|terca|quarta|quinta|sexta|sabado|domingo)(?:[ -]?feira)?\b(?!\s+(?:opcao|alternativa|via|vez))"
+)
 _DATE = re.compile(r"(?<![\d/])(\d{1,2})/(\d{1,2})(?:/\d{2,4})?(?![\d/])")
 _DAY = re.compile(r"\bdia (\d{1,2})\b")
 _RELATIVE = re.compile(r"\b(depois de amanha|amanha|hoje)\b")
-_PART = re.compile(r"\b(?:de|pela|a|na|da|parte da|periodo da)\s+(manha|tarde|noite)\b|\b(manha|tarde|noite|meio[- ]dia)\b")
+_PART = re.compile(
+    r"\b(?:de|pela|a|na|da|parte da|periodo da)\s+(manha|tarde|noite)\b|\b(manha|tarde|noite|meio[- ]dia)\b"
+)
 _CLOCK = re.compile(
     r"(?<![\d/.,])(?:as|a partir das|umas|la pelas|pelas|pras)?\s*(\d{1,2})(?:\s*(?:h|:|hs"
     r"|horas?)\s*(\d{2})?(?:min)?)(?![\d/])"

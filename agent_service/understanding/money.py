@@ -16,17 +16,16 @@ MIN_CENTS = 2_000
 
 _NUMBER = re.compile(
     r"(?P<currency>r\s?\$\s*|\brs\s+(?=\d))?"
-    r"(?:(?<![\d.,/:\-])(?P<digits>\d{1,3}(?:\.\d{3})+(?:,\d{1,2})?|\d{1,9}(?:[.,]\d{1,2})?)(?![\d/:]|[.,]\d|-\d)"
-    r"\s?(?P<scale>mil\b|k\b(?!wh?p?\b)|milh(?:ao|oes)\b)?"
-    r"(?:\s+e\s+(?P<rest>\d{3}\b|(?:" + NUMERAL + r")\b))?"
+    r"(?:(?<![\d.,/:\-])(?P<digits>\d{1,3}(?:\.\d{3}){1,3}(?:,\d{1,2})?|\d{1,9}(?:[.,]\d{1,2})?)(?![\d/:]|[.,]\d|-\d)"
+    r"(?:\s?(?P<scale>mil\b|k\b(?!wh?p?\b)|milh(?:ao|oes)\b)(?:\s+e\s+(?P<rest>\d{3}\b|(?:" + NUMERAL + r")\b))?)?"
     r"|\b(?P<words>(?:" + NUMERAL + r")(?:\s+(?:e\s+)?(?:" + NUMERAL + r"))*)\b)"
-    r"(?P<currency_after>\s*(?:reais|real|conto?s?|pilas?|pau|mangos)\b)?"
+    r"(?P<currency_after>(?:\s+e\s+pouc[oa]s?)?\s*(?:reais|real|conto?s?|pilas?|pau|mangos)\b)?"
 )
 _FORMATTED = re.compile(r"\d{1,3}(?:\.\d{3})+(?:,\d{1,2})?|\d+,\d{2}")
 _COUNTED = re.compile(r"\s*(?:[%º°ª²³]|por\s?cento|(?:k?wh?p?|h|hs|m|km|min|x)\b)")
 # Any other word behind a bare number counts something: "2 casas", "10 anos", "350 kwh".
 _MAY_FOLLOW = re.compile(
-    r"reais|real|contos?|pilas?|por|aos?|as?|nos?|nas?|d[aeo]s?|e|mais|em|media|mensal|mensais|mensalmente|tod[ao]|cada"
+    r"reais|real|contos?|pilas?|por|mes|aos?|as?|nos?|nas?|d[aeo]s?|e|mais|em|media|mensal|mensais|mensalmente|tod[ao]|cada"
     r"|so|aqui|ou|ate|mas|pra|para|dependendo|q|que|quando|eu|mesmo|ja|nao|sim|mil|fixo|eh|tambem|poucos?|uns|umas|quase"
     r"|certo|ta|to|ok|ai|la|hoje|agora|como|quero|com|sem|se|acho|porem|entao|cravado|redondo"
 )
@@ -34,7 +33,7 @@ _ADDRESS = (
     r"rua|r\.|avenida|av\.?|travessa|alameda|estrada|rodovia|bairro|numero|num|n[o°º]\.?|nr|apto?\.?"
     r"|apartamento n|bloco"
     r"|quadra|lote|km|br|pe|cep|cpf|cnpj|rg|pix|fone|telefone|celular|whats\w*|zap|ddd|protocolo|codigo|senha|dia|ano"
-    r"|desde|idade|as|sala|andar|conta corrente|agencia|medidor|instalacao|uc"
+    r"|desde|idade|as(?! vezes)|sala|andar|conta corrente|agencia"
 )
 _OTHER_MONEY = (
     r"ganho|recebo|salario|renda|faturo|faturamento|custa|custou|custam|custaria|orcamento|orcaram|preco|investi\w*"
@@ -57,9 +56,10 @@ _PLACE = re.compile(
     r"|mercado|mercadinho|salao|praia|mae|pai|sogra|outra|outro|primeira|segunda|uma|contas|duas|igreja|oficina)\b"
 )
 _PAYING = re.compile(rf"\b(?:{_PAID})\b")
-# Phone numbers, documents, postal codes.
+# Percentages, phone numbers, documents, postal codes.
 _NO_MONEY = re.compile(
-    r"(?:\+?55\s?)?\(?\b\d{2}\)?\s?9?\s?\d{4}[- ]?\d{4}\b|\b\d{4,5}-\d{4}\b|\b\d{3}\.?\d{3}\.?\d{3}-?\d{2}\b"
+    r"\b\d+\s*por\s*cento\b|(?:\+?55\s?)?\(?\b\d{2}\)?\s?9?\s?\d{4}[- ]?\d{4}\b|\b\d{4,5}-\d{4}\b"
+    r"|\b\d{3}\.?\d{3}\.?\d{3}-?\d{2}\b"
     r"|\b\d{2}\.?\d{3}-\d{3}\b"
     r"|\b\d{2}\.?\d{3}\.?\d{3}/\d{4}-?\d{2}\b"
 )
@@ -67,6 +67,7 @@ _DASHED_RANGE = re.compile(r"\b(\d{3,4})\s?-\s?(\d{3,4})\b")
 _ADDS = re.compile(
     r"^\W*(?:ah?\W+)?(?:e\s+)?(?:mais|tambem|ainda|tem (?:mais|outra|tambem)|fora)\b|\be tem (?:a|outra|mais)\b"
 )
+_AND = re.compile(r"^\W*e\s+(?:uns?\s+|umas\s+)?(?:r\$\s*)?\d")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +90,14 @@ class _Amount:
     formatted: bool
 
 
-def read_money(text: str, *, topic: re.Pattern[str], expected: bool) -> Money | None:
+def read_money(
+    text: str, *, topic: re.Pattern[str], expected: bool, ignore: re.Pattern[str] | None = None
+) -> Money | None:
     """The amount that the message gives for the topic; a bare number counts only when one is expected or named."""
-    folded = _DASHED_RANGE.sub(r"\1 a \2", _NO_MONEY.sub(lambda match: " ; ", fold(text)))
+    folded = fold(text)
+    if ignore is not None:
+        folded = ignore.sub(" ; ", folded)
+    folded = _DASHED_RANGE.sub(r"\1 a \2", _NO_MONEY.sub(" ; ", folded))
     named = topic.search(folded) is not None or _PAYING.search(folded) is not None
     amounts = [amount for amount in _amounts(folded, topic) if amount.marked or expected or named or amount.formatted]
     if not amounts:
@@ -104,9 +110,15 @@ def read_money(text: str, *, topic: re.Pattern[str], expected: bool) -> Money | 
         cents=cents,
         certain=expected or named or any(amount.marked for amount in amounts) or _alone(folded, amounts),
         corrects=_CORRECTS.search(folded[: amounts[-1].start]) is not None,
-        adds=_ADDS.search(folded) is not None,
+        adds=adds_up(text),
         place=place.group() if place else "",
     )
+
+
+def adds_up(text: str) -> bool:
+    """Whether the text puts something on top of what was said before: "mais 450 da loja"."""
+    folded = fold(text)
+    return _ADDS.search(folded) is not None or bool(_AND.search(folded) and _PLACE.search(folded))
 
 
 def names_payment(text: str, topic: re.Pattern[str]) -> bool:
@@ -199,7 +211,7 @@ def _combine(folded: str, amounts: list[_Amount]) -> int:
     for previous, current in pairwise(amounts):
         between = folded[previous.end : current.start]
         ranged = _BETWEEN.search(folded[: previous.start]) and _TO.fullmatch(between)
-        replaces = _TOTAL.search(between) or _CORRECTS.search(between) or ranged or _RANGE.search(_articles_off(between))
+        replaces = ranged or any(each.search(_articles_off(between)) for each in (_TOTAL, _CORRECTS, _RANGE))
         if _JOINS.search(between) and not replaces:
             total += current.cents
         else:
@@ -209,4 +221,4 @@ def _combine(folded: str, amounts: list[_Amount]) -> int:
 
 def _articles_off(between: str) -> str:
     # The "a" of "na casa e a da loja" is an article, the one of "300 a 400" makes a range.
-    return re.sub(r"\b[ao]s?\s+(?=[a-z])", "", between)
+    return re.sub(r"\b[ao]s?\s+(?!vezes)(?=[a-z])", "", between)

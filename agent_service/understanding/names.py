@@ -16,12 +16,15 @@ _SAYS = re.compile(
     r"|(?:fala|falando) (?:com )?(?:o|a)\s+|sou (?:o|a)\s+|nome\s*:\s*|ass(?:inado)?\s*:\s*"
     r"|prazer,?\s+(?:sou\s+)?(?:o\s+|a\s+)?)"
 )
-_CORRECTION = re.compile(r"^\W*(?:nao|na verdade|alias|ops|opa|desculpa|errei|digo|quer dizer)[\s,.!]+(?:(?:e|eh|sou|me chamo)\s+)?(?:(?:o|a)\s+)?(?=\w)")
+_CORRECTION = re.compile(
+    r"^\W*(?:nao|na verdade|alias|ops|opa|desculpa|errei|digo|quer dizer)[\s,.!]+"
+    r"(?:(?:e|eh|sou|me chamo)\s+)?(?:(?:o|a)\s+)?(?=\w)"
+)
 _LEAD_IN = re.compile(
     r"^\W*(?:(?:oi|ola|opa|ei|bom dia|boa tarde|boa noite|claro|sim|ah|prazer|pois e|entao|bem)[\s,.!]+)*"
     r"(?:(?:e|eh|sou|eu sou|aqui e|so|pode ser)\s+)?(?:(?:o|a)\s+)?"
 )
-_TAIL = frozenset(["aqui", "mesmo", "viu", "obrigado", "obrigada", "prazer", "tudo", "bem", "bom", "boa", "ta", "ok", "e"])
+_TAIL = frozenset({"aqui", "mesmo", "viu", "obrigado", "obrigada", "prazer", "tudo", "bem", "bom", "boa", "ta", "ok"})
 _COMMON = frozenset(
     fold(
         "Ana Maria João José Antônio Francisco Carlos Paulo Pedro Lucas Luiz Luís Marcos Gabriel Rafael Daniel "
@@ -49,39 +52,25 @@ _COMMON = frozenset(
 )
 _NOT_NAMES = frozenset(
     fold(
-        "oi olá ola opa ei eita bom boa dia tarde noite tudo bem beleza blz joia sim não nao nada nunca talvez "
-        "claro certo ok okay tá ta isso "
-        "obrigado obrigada valeu tchau abraço quero queria gostaria preciso posso pode podem como quanto quanta "
-        "quantos quando onde "
-        "qual quais quem que porque porquê por pra para com sem sobre de da do em no na nos nas um uma uns umas o "
-        "a os as eu tu ele "
-        "ela nós vocês você vc vcs meu minha teu tua seu sua esse essa este esta aquele aquela aqui ali lá agora "
-        "hoje amanhã ontem "
-        "depois antes já ainda mais menos muito muita pouco demais só também mesmo então entao mas ou e se é eh "
-        "foi era ser estou "
-        "tô estava está tenho tem tinha ter faz fazer feito fala falar fale saber sei sabe explica explicar "
-        "entendi entender "
-        "interesse interessado interessada dúvida pergunta preço valor conta luz energia casa loja empresa "
-        "apartamento rua número "
-        "mil reais real cem mês ano hora minuto dona dono proprietário proprietária responsável cliente esposa "
-        "esposo marido mulher "
-        "filho filha mãe pai irmão irmã gerente síndico síndica sócio sócia diretor diretora vizinho vizinha "
-        "aposentado professora "
-        "professor médico médica advogado advogada pessoa alguém ninguém gente robô robo bot humano atendente "
-        "vendedor golpe "
-        "espera espere calma momento instante legal top massa show ótimo bacana perfeito combinado fechado vamos "
-        "bora prefiro "
-        "primeira segunda terça quarta quinta sexta sábado domingo manhã opção nome chamo chamar errado errei "
-        "desculpa porra "
-        "merda caralho kk kkk kkkk kkkkk rs rsrs haha hum hmm uhum aham uai oxe vixe ué teste foto áudio audio "
-        "link site golpista "
-        "ignore instruções sistema prompt system assistant user null none true false undefined favor gentileza "
-        "ajuda ajudar "
-        "senhor senhora moça moço amigo amiga querida querido vou vai ir vim ver vejo acho pensei pensar pensando "
-        "depende tanto "
-        "tarda sair pare parar stop cancelar menu início voltar anúncio instagram facebook google indicação novo nova "
-        "dele dela deles delas algo coisa todos toda todo cada outro outra nenhum nenhuma qualquer deixa quis ah "
-        "aff nem"
+        "oi olá ola opa ei eita bom boa dia tarde noite tudo bem beleza blz joia sim não nao nada nunca talvez claro "
+        "certo ok okay tá ta isso obrigado obrigada valeu tchau abraço quero queria gostaria preciso posso pode podem "
+        "como quanto quanta quantos quando onde qual quais quem que porque porquê por pra para com sem sobre de da do "
+        "em no na nos nas um uma uns umas o a os as eu tu ele ela nós vocês você vc vcs meu minha teu tua seu sua "
+        "esse essa este esta aquele aquela aqui ali lá agora hoje amanhã ontem depois antes já ainda mais menos muito "
+        "muita pouco demais só também mesmo então entao mas ou e se é eh foi era ser estou tô estava está tenho tem "
+        "tinha ter faz fazer feito fala falar fale saber sei sabe explica explicar entendi entender interesse "
+        "interessado interessada dúvida pergunta preço valor conta luz energia casa loja empresa apartamento rua "
+        "número mil reais real cem mês ano hora minuto dona dono proprietário proprietária responsável cliente esposa "
+        "esposo marido mulher filho filha mãe pai irmão irmã gerente síndico síndica sócio sócia diretor diretora "
+        "vizinho vizinha aposentado professora professor médico médica advogado advogada pessoa alguém ninguém gente "
+        "robô robo bot humano atendente vendedor golpe espera espere calma momento instante legal top massa show "
+        "ótimo bacana perfeito combinado fechado vamos bora prefiro primeira segunda terça quarta quinta sexta sábado "
+        "domingo manhã opção nome chamo chamar errado errei desculpa porra merda caralho kk kkk kkkk kkkkk rs rsrs "
+        "haha hum hmm uhum aham uai oxe vixe ué teste foto áudio audio link site golpista ignore instruções sistema "
+        "prompt system assistant user null none true false undefined favor gentileza ajuda ajudar senhor senhora moça "
+        "moço amigo amiga querida querido vou vai ir vim ver vejo acho pensei pensar pensando depende tanto tarda "
+        "sair pare parar stop cancelar menu início voltar anúncio instagram facebook google indicação novo nova dele "
+        "dela deles delas algo coisa todos toda todo cada outro outra nenhum nenhuma qualquer deixa quis ah aff nem"
     ).split()
 )
 
@@ -104,7 +93,8 @@ def is_common(name: str) -> bool:
 def _said(sentence: str, not_names: frozenset[str]) -> str | None:
     folded = fold(sentence)
     for match in reversed(list(_SAYS.finditer(folded))):
-        name = _leading_name(sentence[match.end() :], not_names, strict=match.group().startswith(("sou", "prazer", "fala")))
+        strict = match.group().startswith(("sou", "prazer", "fala"))
+        name = _leading_name(sentence[match.end() :], not_names, strict=strict)
         if name:
             return name
     return None
@@ -133,6 +123,9 @@ def _leading_name(text: str, not_names: frozenset[str], *, whole: bool = False, 
         return None
     words: list[str] = []
     for word in match[1].split():
+        if words and fold(word) in _CONNECTORS:
+            words.append(word)
+            continue
         if fold(word) in not_names or (whole and len(words) >= 5):
             if whole:
                 return None

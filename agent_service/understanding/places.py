@@ -13,23 +13,46 @@ _STATES = {
     "roraima": "RR", "santa catarina": "SC", "sergipe": "SE", "tocantins": "TO",
 }  # fmt: skip
 _CITIES = {
-    "PE": "Recife, Olinda, Jaboatão dos Guararapes, Jaboatão, Paulista, Cabo de Santo Agostinho, Camaragibe, Caruaru, Petrolina, "
-    "Garanhuns, Vitória de Santo Antão, Igarassu, São Lourenço da Mata, Santa Cruz do Capibaribe, Abreu e Lima, "
-    "Ipojuca, "
-    "Serra Talhada, Gravatá, Carpina, Goiana, Belo Jardim, Arcoverde, Ouricuri, Escada, Pesqueira, Surubim, Palmares, "
-    "Bezerros, Salgueiro, Limoeiro, Timbaúba, Porto de Galinhas, Fernando de Noronha, Itamaracá, Afogados da Ingazeira",
-    "AL": "Maceió, Arapiraca, Maragogi", "PB": "João Pessoa, Campina Grande, Cabedelo, Bayeux", "SE": "Aracaju",
-    "RN": "Mossoró, Parnamirim", "CE": "Fortaleza, Caucaia, Juazeiro do Norte, Sobral", "PI": "Teresina", "MA": "São Luís, Imperatriz",
+    "PE": (
+        "Recife, Olinda, Jaboatão dos Guararapes, Jaboatão, Paulista, Cabo de Santo Agostinho, Camaragibe, "
+        "Caruaru, Petrolina, Garanhuns, Vitória de Santo Antão, Igarassu, São Lourenço da Mata, Santa Cruz do "
+        "Capibaribe, Abreu e Lima, Ipojuca, Serra Talhada, Gravatá, Carpina, Goiana, Belo Jardim, Arcoverde, "
+        "Ouricuri, Escada, Pesqueira, Surubim, Palmares, Bezerros, Salgueiro, Limoeiro, Timbaúba, Porto de "
+        "Galinhas, Fernando de Noronha, Itamaracá, Afogados da Ingazeira"
+    ),
+    "AL": "Maceió, Arapiraca, Maragogi",
+    "PB": "João Pessoa, Campina Grande, Cabedelo, Bayeux",
+    "SE": "Aracaju",
+    "RN": "Mossoró, Parnamirim",
+    "CE": "Fortaleza, Caucaia, Juazeiro do Norte, Sobral",
+    "PI": "Teresina",
+    "MA": "São Luís, Imperatriz",
     "BA": "Salvador, Feira de Santana, Vitória da Conquista, Camaçari, Juazeiro, Ilhéus, Porto Seguro, Paulo Afonso",
-    "PA": "Belém, Ananindeua, Santarém", "AM": "Manaus", "AP": "Macapá", "RR": "Boa Vista", "RO": "Porto Velho", "AC": "Rio Branco",
-    "TO": "Palmas", "MT": "Cuiabá", "MS": "Campo Grande", "GO": "Goiânia, Anápolis, Aparecida de Goiânia", "DF": "Brasília",
-    "MG": "Belo Horizonte, Uberlândia, Contagem, Juiz de Fora, Betim, Montes Claros", "ES": "Vila Velha, Vitória",
-    "RJ": "Rio de Janeiro, Niterói, Duque de Caxias, Nova Iguaçu", "PR": "Curitiba, Londrina, Maringá",
-    "SP": "São Paulo, Guarulhos, Campinas, Santo André, Osasco, Ribeirão Preto, Sorocaba, Santos, São Bernardo do Campo",
-    "SC": "Florianópolis, Joinville, Blumenau", "RS": "Porto Alegre, Caxias do Sul, Canoas",
-}  # fmt: skip
+    "PA": "Belém, Ananindeua, Santarém",
+    "AM": "Manaus",
+    "AP": "Macapá",
+    "RR": "Boa Vista",
+    "RO": "Porto Velho",
+    "AC": "Rio Branco",
+    "TO": "Palmas",
+    "MT": "Cuiabá",
+    "MS": "Campo Grande",
+    "GO": "Goiânia, Anápolis, Aparecida de Goiânia",
+    "DF": "Brasília",
+    "MG": "Belo Horizonte, Uberlândia, Contagem, Juiz de Fora, Betim, Montes Claros",
+    "ES": "Vila Velha, Vitória",
+    "RJ": "Rio de Janeiro, Niterói, Duque de Caxias, Nova Iguaçu",
+    "PR": "Curitiba, Londrina, Maringá",
+    "SP": (
+        "São Paulo, Guarulhos, Campinas, Santo André, Osasco, Ribeirão Preto, Sorocaba, Santos, São Bernardo do Campo"
+    ),
+    "SC": "Florianópolis, Joinville, Blumenau",
+    "RS": "Porto Alegre, Caxias do Sul, Canoas",
+}
 # Also first names, words or other cities' states: they count only behind "em", "de", "aqui em" or with a state.
-_WEAK = frozenset({"natal", "santos", "paulista", "salvador", "escada", "para", "minas", "palmas", "goiana", "acre", "contagem"})
+_WEAK = frozenset(
+    {"natal", "santos", "paulista", "salvador", "escada", "para", "minas", "palmas", "goiana", "acre", "contagem"}
+)
 _UF = "AC|AL|AP|AM|BA|CE|DF|ES|GO|MA|MT|MS|MG|PA|PB|PR|PE|PI|RJ|RN|RS|RO|RR|SC|SP|SE|TO"
 _NAMES: dict[str, tuple[str, str]] = {"natal": ("Natal", "RN")} | {
     fold(name): (name, state) for state, names in _CITIES.items() for name in names.split(", ")
@@ -81,7 +104,8 @@ def _city(text: str, folded: str, *, asked: bool) -> tuple[str, str] | None:
 
 def _state(text: str, folded: str, *, asked: bool) -> str:
     for match in _ANY_STATE.finditer(folded):
-        if match[1] not in _WEAK or (asked and folded == match[1]) or re.search(r"\b(?:em|do|no)\s+$", folded[: match.start()]):
+        meant = match[1] not in _WEAK or (asked and folded == match[1])
+        if meant or re.search(r"\b(?:em|do|no)\s+$", folded[: match.start()]):
             return _STATES[match[1]]
     code = _UF_MARK.search(text)
     return code[1] if code and (len(text) <= 4 or not text.isupper()) else ""

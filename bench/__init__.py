@@ -1,0 +1,1 @@
+"""Measurements. Never imported by the product; what counts are ratios between things measured in the same run."""

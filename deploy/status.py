@@ -1,0 +1,133 @@
+"""One screen: what runs, what came in, who waits, what went wrong, and who answers."""
+
+import signal
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from agentic_sdr.agent.v1 import agent_service_pb2
+from agentic_sdr.buffer.v1 import buffer_service_pb2
+from deploy import probe, welcome
+from deploy import settings as settings_of
+from deploy.settings import SystemSettings
+from deploy.supervision import ProcessState, SupervisionError, Supervisor, programs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What was found; None where nobody answered."""
+
+    processes: dict[str, ProcessState]
+    health: dict[str, str]
+    stats: buffer_service_pb2.GetStatsResponse | None
+    console: dict[str, Any] | None
+    agent: agent_service_pb2.GetAgentResponse | None
+
+
+def main() -> int:
+    """Print the screen."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `make status | head` is no error.
+    settings = settings_of.leniently()
+    supervisor = Supervisor(settings.data_dir)
+    try:
+        facts = gather(settings, supervisor)
+    except SupervisionError as error:
+        print(error, file=sys.stderr)
+        return 1
+    print("\n".join(screen(settings, facts, now_s=time.time())))
+    return 0
+
+
+def gather(settings: SystemSettings, supervisor: Supervisor) -> Facts:
+    """Ask everybody."""
+    return Facts(
+        processes=supervisor.states(),
+        health={program: probe.health(settings, program) for program in programs()},
+        stats=probe.stats(settings),
+        console=probe.console_status(settings),
+        agent=probe.agent(settings),
+    )
+
+
+def screen(settings: SystemSettings, facts: Facts, *, now_s: float) -> list[str]:
+    """The lines for people."""
+    return [
+        f"Services       ({settings.data_dir.absolute()})",
+        *_services(settings, facts),
+        f"Webhooks       {_webhooks(facts.console, now_s)}",
+        f"Conversations  {_conversations(facts.stats, now_s)}",
+        f"Trouble        {_trouble(facts.stats)}",
+        f"Agent          {_agent(facts.agent)}",
+    ]
+
+
+def ago(then_s: float, now_s: float) -> str:
+    """A length of time, in its largest unit that is not zero."""
+    seconds = max(0, int(now_s - then_s))
+    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= length:
+            return f"{seconds // length} {unit}"
+    return f"{seconds} s"
+
+
+def _services(settings: SystemSettings, facts: Facts) -> list[str]:
+    addresses = {**probe.grpc_addresses(settings), "ingress": settings.ingress_address}
+    lines = []
+    if not facts.processes:
+        lines.append("  nothing is running: make up")
+    for program, health in facts.health.items():
+        process = facts.processes.get(program)
+        if process is None and health == "no answer":
+            state = "down"
+        elif process is None:
+            state = f"{health}, but not started by make up with this data directory"
+        elif process.is_up:
+            state = f"{health}, for {ago(0, process.running_s)}, process {process.pid}"
+        else:
+            state = f"{process.state.lower()}, {process.note}"
+        lines.append(f"  {program:<16} {addresses[program]:<18} {state}")
+    return lines
+
+
+def _webhooks(console: dict[str, Any] | None, now_s: float) -> str:
+    if console is None:
+        return "unknown: ingress does not answer"
+    last_ms = console.get("last_webhook_ms")
+    last = f"last {ago(last_ms / 1000, now_s)} ago" if last_ms else "none yet"
+    refused = console.get("refused") or {}
+    reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(refused.items()))
+    return f"{last} · refused {f'{sum(refused.values())} ({reasons})' if refused else '0'}"
+
+
+def _conversations(stats: buffer_service_pb2.GetStatsResponse | None, now_s: float) -> str:
+    if stats is None:
+        return "unknown: the buffer does not answer"
+    paused = str(stats.paused_conversations)
+    if stats.paused_conversations:
+        paused += f" (the oldest for {ago(stats.oldest_pause_time.seconds, now_s)})"
+    return (
+        f"turns waiting {stats.waiting_turns}, running {stats.running_turns}"
+        f" · messages pending {stats.pending_messages} · paused {paused} · needs a human {stats.needs_human}"
+    )
+
+
+def _trouble(stats: buffer_service_pb2.GetStatsResponse | None) -> str:
+    if stats is None:
+        return "unknown: the buffer does not answer"
+    return (
+        f"dead letters {stats.dead_letters} · unrecorded {stats.unrecorded_turns} · quarantined {stats.quarantined}"
+        f" · fate unknown {stats.unknown_parts}"
+    )
+
+
+def _agent(agent: agent_service_pb2.GetAgentResponse | None) -> str:
+    if agent is None:
+        return "unknown: it does not answer"
+    state = agent_service_pb2.AgentState.Name(agent.state).removeprefix("AGENT_STATE_").lower()
+    model, persona = welcome.describe_agent(agent)
+    return f"{state} · model {model} · persona {persona}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

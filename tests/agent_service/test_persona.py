@@ -1,0 +1,83 @@
+"""Persona files: what is refused, and how it is said."""
+
+import copy
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+import agent_service
+from agent_service.persona import load_persona, packaged
+from service_kit.settings import ConfigurationError
+from tests.agent_service.talking import demo
+
+
+@pytest.fixture
+def data() -> dict[str, Any]:
+    text = (resources.files("agent_service") / "personas" / "demo-solar.yaml").read_text(encoding="utf-8")
+    loaded: dict[str, Any] = copy.deepcopy(yaml.safe_load(text))
+    return loaded
+
+
+def test_the_demo_is_packaged_and_complete() -> None:
+    persona = demo()
+    assert packaged() == ["demo-solar"] and persona.agent == "Helen" and persona.timezone == "America/Recife"
+    assert len(persona.faq) >= 25 and persona.honest_sentence and persona.media_sentence
+    assert "retorno" not in persona.honest_sentence
+
+
+def test_a_persona_may_be_a_file_or_a_folder(tmp_path: Path, data: dict[str, Any]) -> None:
+    file = tmp_path / "persona.yaml"
+    file.write_text(yaml.safe_dump(data | {"name": "other"}, allow_unicode=True), encoding="utf-8")
+    assert load_persona(str(file)).name == load_persona(str(tmp_path)).name == "other"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.pop("honest_sentence"), "honest_sentence: Field required"),
+        (lambda d: d.update(colour="blue"), "colour: Extra inputs"),
+        (lambda d: d.update(timezone="Mars/Base"), "timezone: Mars/Base is not a time zone"),
+        (lambda d: d["script"][0].update(ask=["só uma"]), "script.0.ask"),
+        (lambda d: d["script"][0].update(stage="NOWHERE"), "script.name.stage: NOWHERE"),
+        (lambda d: d["script"][1].update(id="name"), "script: id name is used twice"),
+        (lambda d: d["faq"][0].update(patterns=["(broken"]), "faq.0.patterns.0: is not a regular expression"),
+        (lambda d: d["faq"][0].update(patterns=["Preço"]), "faq.0.patterns.0: is matched against text in lower case"),
+        (lambda d: d["sentences"].update(thanks=["Oi {x}", "Tchau"]), "sentences.thanks.0: unknown placeholder x"),
+        (lambda d: d["script"][8].update(reads="choice", choices={}), "choices: a step that reads a choice"),
+        (lambda d: d.update(refused_stage="GONE"), "stages: GONE is missing"),
+    ],
+)
+def test_errors_name_the_file_and_the_key(
+    tmp_path: Path, data: dict[str, Any], change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    change(data)
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(data, allow_unicode=True), encoding="utf-8")
+    with pytest.raises(ConfigurationError) as caught:
+        load_persona(str(file))
+    assert str(file) in str(caught.value) and message in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["- a\n- b\n", "{", "\x00", ""])
+def test_files_that_are_no_persona(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "mine.yaml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigurationError, match=r"mine\.yaml"):
+        load_persona(str(file))
+
+
+def test_an_unknown_name_is_answered_with_those_that_exist() -> None:
+    with pytest.raises(ConfigurationError, match="demo-solar"):
+        load_persona("demo-sollar")
+
+
+def test_no_word_of_the_business_is_in_the_code() -> None:
+    """Everything of a business lives in its persona, or the next business inherits the words of this one."""
+    words = ("solar", "usina", "helen", "painel", "placas", "conta de luz", "neoenergia", "celpe", "kilowatt", "aneel")
+    for file in Path(agent_service.__file__).parent.rglob("*.py"):
+        text = file.read_text(encoding="utf-8").lower().replace("demo-solar", "")
+        assert not [word for word in words if word in text], file
