@@ -93,11 +93,18 @@ def _services(settings: SystemSettings, facts: Facts) -> list[str]:
 def _webhooks(console: dict[str, Any] | None, now_s: float) -> str:
     if console is None:
         return "unknown: ingress does not answer"
-    last_ms = console.get("last_webhook_ms")
-    last = f"last {ago(last_ms / 1000, now_s)} ago" if last_ms else "none yet"
+    last_ms = console.get("last_webhook_ms") or {}
+    last = ", ".join(f"{provider} {ago(at_ms / 1000, now_s)} ago" for provider, at_ms in sorted(last_ms.items()))
     refused = console.get("refused") or {}
     reasons = ", ".join(f"{reason} {count}" for reason, count in sorted(refused.items()))
-    return f"{last} · refused {f'{sum(refused.values())} ({reasons})' if refused else '0'}"
+    states = sorted((console.get("provider_states") or {}).items())
+    return " · ".join(
+        [
+            f"last {last}" if last else "none yet",
+            f"refused {sum(refused.values())} ({reasons})" if refused else "refused 0",
+            *(f"{name} is {state}" for name, state in states),
+        ]
+    )
 
 
 def _conversations(stats: buffer_service_pb2.GetStatsResponse | None, now_s: float) -> str:

@@ -1,5 +1,10 @@
 """What `make up` prints in the end: where everything is, and what to try first."""
 
+import os
+import shutil
+import sys
+from pathlib import Path
+
 from agentic_sdr.agent.v1 import agent_service_pb2
 from deploy import probe
 from deploy.settings import SystemSettings
@@ -24,7 +29,7 @@ def text(settings: SystemSettings) -> str:
         "",
         "Try it:",
         *_curl(settings, evolution),
-        f"  grpcurl -plaintext {probe.reachable(settings.buffer_address)} list",
+        f"  {_grpcurl()} -plaintext {probe.reachable(settings.buffer_address)} list",
         "  make chat",
         "Look after it: make status, make logs, make down",
     ]
@@ -54,6 +59,13 @@ def _facts(settings: SystemSettings, evolution: EvolutionSettings) -> list[str]:
         f"Provider   {provider}",
         f"Data       {settings.data_dir.absolute()}",
     ]
+
+
+def _grpcurl() -> str:
+    installed = Path(sys.prefix) / "bin" / "grpcurl"
+    if shutil.which("grpcurl") or not installed.exists():
+        return "grpcurl"
+    return os.path.relpath(installed)
 
 
 def _curl(settings: SystemSettings, evolution: EvolutionSettings) -> list[str]:

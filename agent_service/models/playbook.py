@@ -1,16 +1,18 @@
 """The model that needs nothing else: the persona's script, worded by rules."""
 
+import asyncio
 import re
 from collections.abc import AsyncGenerator
 
 from agent_service.conversation import EffectCalled, Ended, Message, ModelEvent, TextDelta, Turn
 from agent_service.persona import Persona
 from agent_service.playbook.going_on import rest_of
-from agent_service.playbook.reply import make_reply
+from agent_service.playbook.reply import Reply, make_reply
 from service_kit.clock import Clock
 
 _WORDS = re.compile(r"\S+\s*")
 _BUBBLE = "\n\n"
+_QUICK_CHARS = 5_000
 
 
 class Playbook:
@@ -34,7 +36,7 @@ class Playbook:
         make_reply(self._persona, turn, words=self._words)
 
     async def stream(self, turn: Turn) -> AsyncGenerator[ModelEvent, None]:
-        reply = make_reply(self._persona, turn, words=self._words)
+        reply = await self._make(turn)
         bubbles = rest_of(reply.bubbles, turn.said) if turn.said else reply.bubbles
         if self._delay_s:
             await self._clock.sleep(self._delay_s)
@@ -48,6 +50,12 @@ class Playbook:
                 await self._clock.sleep(self._delay_s / len(pieces))
             yield TextDelta(text=piece)
         yield Ended(why=reply.end)
+
+    async def _make(self, turn: Turn) -> Reply:
+        if sum(len(message.text) for message in turn.messages) <= _QUICK_CHARS:
+            return make_reply(self._persona, turn, words=self._words)
+        # Reading a pasted book takes a second, which no other conversation may have to wait for.
+        return await asyncio.to_thread(make_reply, self._persona, turn, words=self._words)
 
     async def close(self) -> None:
         return

@@ -21,7 +21,7 @@ _EMPTY = re.compile(
 def read_step(step: Step, text: str, *, today: date) -> str:
     """The answer as it is kept; empty when the text holds none."""
     readers: dict[Reads, Callable[[], str]] = {
-        Reads.YES_NO: lambda: _yes_no(text),
+        Reads.YES_NO: lambda: _yes_no(step, text),
         Reads.CHOICE: lambda: _choice(step, text),
         Reads.TEXT: lambda: _words(text),
         Reads.PLACE: lambda: _place(text),
@@ -31,9 +31,12 @@ def read_step(step: Step, text: str, *, today: date) -> str:
     return reader() if reader else ""
 
 
-def _yes_no(text: str) -> str:
+def _yes_no(step: Step, text: str) -> str:
     answer = read_answer(text)
-    return answer.value if answer else ""
+    if answer is not None:
+        return answer.value
+    folded = fold(text)
+    return next((value for value, patterns in step.choices.items() if any(p.search(folded) for p in patterns)), "")
 
 
 def _choice(step: Step, text: str) -> str:

@@ -23,6 +23,7 @@ _WANTS = re.compile(
 _STARTS_QUESTION = re.compile(r"^\W*(?:e\s+)?(?:tem|da|pode|e|eh|precisa|existe|voces?|vcs?)\b")
 _BARE_NO = re.compile(r"\W*(?:nao|n),?(?: nao)?,? quero(?: nao)?\W*")
 MAX_TEXT = 200
+_NUMERIC = frozenset({Reads.PERCENT, Reads.DAY, Reads.TIME, Reads.PLACE, Reads.TEXT, Reads.NAME})
 _ANSWERED_OTHERWISE = frozenset({Intent.HUMAN, Intent.COMPLAINT, Intent.INTEREST, Intent.LATER, Intent.REFUSAL})
 
 
@@ -41,6 +42,11 @@ class Reading:
     picture: bool = False
     located: bool = False
     last_money: Money | None = None
+
+    @property
+    def asks(self) -> bool:
+        """Whether the lead asked for something."""
+        return bool(self.questions or self.unknown_questions)
 
     @property
     def said_something(self) -> bool:
@@ -111,6 +117,12 @@ def _read_money(text: str, reading: Reading, scene: Scene) -> bool:
     expected = reading.last_money is not None or (scene.open_step is not None and scene.open_step.reads is Reads.MONEY)
     if not expected and (Intent.CORRECTION in intents(text) or adds_up(text)):
         expected = any(step.reads is Reads.MONEY for step in scene.past.recently_asked(scene.persona, 2))
+    if (
+        not expected
+        and scene.lead.bill_cents is None
+        and (scene.open_step is None or scene.open_step.reads not in _NUMERIC)
+    ):
+        expected = any(step.reads is Reads.MONEY for step in scene.past.recently_asked(scene.persona, 4))
     if not expected:
         text = " ".join(_stated(each, topic) for each in sentences(text))
     money = read_money(text, topic=topic, expected=expected, ignore=scene.persona.bill_ignore)
@@ -124,6 +136,11 @@ def _read_money(text: str, reading: Reading, scene: Scene) -> bool:
     reading.patch = replace(reading.patch, bill_cents=cents)
     reading.last_money = money
     return True
+
+
+def _other_number(step: Step | None) -> bool:
+    """Whether a bare number would rather answer the question that is open."""
+    return step is not None and step.reads in _NUMERIC
 
 
 def _stated(sentence: str, topic: re.Pattern[str]) -> str:
@@ -149,7 +166,7 @@ def _read_name(text: str, reading: Reading, scene: Scene, *, bare: bool) -> bool
 
 def _late_name(text: str, scene: Scene) -> bool:
     """The answer to the question for the name may come after the next question; then only a well-known name is one."""
-    if not any(step.reads is Reads.NAME for step in scene.past.recently_asked(scene.persona, 2)):
+    if not any(step.reads is Reads.NAME for step in scene.past.recently_asked(scene.persona, len(scene.past.asked))):
         return False
     name = find_name(text, asked=True, avoid=scene.words)
     return name is not None and is_common(name)
@@ -186,7 +203,9 @@ def _read_answer(text: str, reading: Reading, scene: Scene) -> bool:
 def _read_meeting(text: str, reading: Reading, scene: Scene) -> bool:
     """Day and time come together or apart, and may be changed for as long as the meeting is being made."""
     step, persona = scene.open_step, scene.persona
-    arranging = scene.lead.stage in (persona.scheduling_stage, persona.meeting_stage)
+    arranging = scene.lead.stage in (persona.scheduling_stage, persona.meeting_stage) or (
+        bool(scene.lead.flow) and find_day(text, today=scene.today) is not None and find_time(text) is not None
+    )
     if not arranging and (step is None or step.reads not in (Reads.DAY, Reads.TIME)):
         return False
     if any(each.endswith("?") for each in sentences(text)) and step is None:
@@ -209,8 +228,10 @@ def _read_wish(text: str, reading: Reading, scene: Scene) -> bool:
     """An offer that is named without having been asked for counts when it is wanted, not only mentioned."""
     if scene.open_step is not None and scene.open_step.reads is Reads.OFFER:
         return False
+    recent = scene.past.recently_asked(scene.persona, 4)
+    still_open = not scene.lead.flow and any(step.reads is Reads.OFFER for step in recent)
     for sentence in sentences(text):
-        if is_question(sentence) or not _WANTS.search(fold(sentence)):
+        if is_question(sentence) or not (still_open or _WANTS.search(fold(sentence))):
             continue
         offer = _offer(re.sub(r"\d", "", sentence), facts.merged(scene.lead, reading.patch), scene.persona)
         if offer is not None:

@@ -5,15 +5,15 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from agent_service.conversation import Effect, End, HandOver, Lead, LeadPatch, Turn
-from agent_service.persona import Outcome, Persona, Reads, Step
+from agent_service.persona import Outcome, Persona, Reads
 from agent_service.playbook import facts
 from agent_service.playbook.past import Past, comparable, fill
 from agent_service.playbook.reading import Reading, Scene, read_turn
+from agent_service.playbook.script import next_step, open_step
 from agent_service.understanding.intents import Intent
 from agent_service.understanding.money import show_money
 
 MAX_BUBBLES = 3
-_CORRECTABLE = frozenset({Reads.MONEY, Reads.NAME, Reads.OFFER, Reads.DAY, Reads.TIME})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +76,7 @@ def make_reply(persona: Persona, turn: Turn, *, words: frozenset[str]) -> Reply:
         persona=persona,
         lead=turn.lead,
         past=past,
-        open_step=_open_step(persona, turn.lead, past),
+        open_step=open_step(persona, turn.lead, past),
         words=words,
         today=today,
     )
@@ -87,14 +87,6 @@ def make_reply(persona: Persona, turn: Turn, *, words: frozenset[str]) -> Reply:
     )
     bubbles = _decide(draft)
     return Reply(bubbles=_never_again(bubbles, draft), effects=_effects(draft))
-
-
-def _open_step(persona: Persona, lead: Lead, past: Past) -> Step | None:
-    """The question that the turn may answer; what is known already isn't read again from a late "sim"."""
-    step = past.open_step(persona)
-    if step is None or (facts.value_of(lead, step.field) and step.reads not in _CORRECTABLE):
-        return None
-    return step
 
 
 def _decide(draft: _Draft) -> list[str]:
@@ -198,7 +190,8 @@ def _next_question(draft: _Draft) -> str:
         return ""
     if draft.turn.degraded:
         return draft.word(draft.persona.sentences.follow_up) if draft.reading.said_something else ""
-    step = _next_step(draft)
+    over = draft.lead.stage == draft.persona.meeting_stage or _has_left(draft)
+    step = None if over else next_step(draft.persona, draft.lead, draft.past, draft.reading)
     if step is None:
         return ""
     _note(draft, stage=step.stage or None)
@@ -207,16 +200,6 @@ def _next_question(draft: _Draft) -> str:
     if step.reads is Reads.MONEY and draft.reading.picture:
         return draft.word(draft.persona.sentences.bill_photo)
     return draft.word(step.ask)
-
-
-def _next_step(draft: _Draft) -> Step | None:
-    if draft.lead.stage == draft.persona.meeting_stage or _has_left(draft):
-        return None
-    for step in draft.persona.script:
-        open_yet = not facts.value_of(draft.lead, step.field) and facts.holds(step.when, draft.lead)
-        if open_yet and step.id not in draft.reading.answered and draft.past.tries(step) < step.tries:
-            return step
-    return None
 
 
 def _has_left(draft: _Draft) -> bool:

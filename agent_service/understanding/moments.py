@@ -21,7 +21,7 @@ _PART = re.compile(
 _CLOCK = re.compile(
     r"(?<![\d/.,])(?:as|a partir das|umas|la pelas|pelas|pras)?\s*(\d{1,2})(?:\s*(?:h|:|hs"
     r"|horas?)\s*(\d{2})?(?:min)?)(?![\d/])"
-    r"|\b(?:as|umas|la pelas|pelas|pras)\s+(\d{1,2})\b(?![\d/.,])"
+    r"|\b(?:as|umas|la pelas|pelas|pras)\s+(\d{1,2})\b(?![\d/.,])|\b(\d{1,2})\s+(?=da (?:manha|tarde|noite))"
 )
 
 
@@ -49,7 +49,7 @@ def find_time(text: str, *, asked: bool = False) -> str | None:
         return "12:00"
     match = _CLOCK.search(folded)
     if match is None and asked:
-        match = re.search(r"^\W*(\d{1,2})\W*$()()|\b(\d{1,2})(?= da (?:manha|tarde|noite))()", folded)
+        match = re.search(r"^\W*(\d{1,2})\W*$()", folded)
     if match:
         hour = int(next(group for group in match.groups() if group))
         minute = int(match[2] or 0) if match.re is _CLOCK else 0

@@ -210,7 +210,7 @@ def _combine(folded: str, amounts: list[_Amount]) -> int:
     total = amounts[0].cents
     for previous, current in pairwise(amounts):
         between = folded[previous.end : current.start]
-        ranged = _BETWEEN.search(folded[: previous.start]) and _TO.fullmatch(between)
+        ranged = _BETWEEN.search(folded[max(0, previous.start - 20) : previous.start]) and _TO.fullmatch(between)
         replaces = ranged or any(each.search(_articles_off(between)) for each in (_TOTAL, _CORRECTS, _RANGE))
         if _JOINS.search(between) and not replaces:
             total += current.cents

@@ -10,7 +10,7 @@ _SENTENCE = re.compile(r"[^.!?;\n]*(?:\.(?=\d)[^.!?;\n]*)*[.!?;\n]*")
 
 def fold(text: str) -> str:
     """Lower case without accents, one character for one character, so that positions still fit the original."""
-    return "".join(_fold_char(char) for char in unicodedata.normalize("NFC", text))
+    return unicodedata.normalize("NFC", text).translate(_FOLDED)
 
 
 def clip(text: str) -> str:
@@ -32,9 +32,18 @@ def sentences(text: str) -> list[str]:
 
 
 def _fold_char(char: str) -> str:
-    if char.isascii():
-        return char.lower()
     if char in "’‘´`":
         return "'"
     base = unicodedata.normalize("NFD", char)[0].lower()[:1]
     return base or char
+
+
+class _Folding(dict[int, str]):
+    """Character by character, remembered: a table is many times faster than a loop."""
+
+    def __missing__(self, code: int) -> str:
+        self[code] = folded = _fold_char(chr(code))
+        return folded
+
+
+_FOLDED = _Folding()

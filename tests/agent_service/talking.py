@@ -10,7 +10,8 @@ from agent_service.playbook.facts import merged
 from agent_service.playbook.past import comparable
 from agent_service.playbook.reply import Reply, make_reply
 
-MONDAY_10H = 1_795_525_200_000 - 86_400_000 + 3 * 3_600_000
+# 23 November 2026, in Recife.
+MONDAY_10H = 1_795_438_800_000
 
 
 @lru_cache(maxsize=1)

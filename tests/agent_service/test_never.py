@@ -100,6 +100,6 @@ def test_huge_and_hostile_texts_are_read_quickly() -> None:
     )
     hostile = [unit * (60_000 // len(unit)) for unit in units] + [" " * 60_000 + "x", "é " * 30_000 + "!"]
     for text in hostile:
-        started = time.perf_counter()
+        started = time.process_time()
         Talk().say(text, text)
-        assert time.perf_counter() - started < 0.5, text[:20]
+        assert time.process_time() - started < 0.5, text[:20]

@@ -94,7 +94,9 @@ class Worker:
     async def assigned(self) -> pb.Assign:
         return (await self.read("assign")).assign
 
-    async def commit(self, turn: pb.Assign, *parts: str, last: bool = True, revision: int | None = None) -> pb.Committed:
+    async def commit(
+        self, turn: pb.Assign, *parts: str, last: bool = True, revision: int | None = None
+    ) -> pb.Committed:
         self.asks += 1
         frame = pb.Commit(
             ask=self.asks,

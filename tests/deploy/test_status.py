@@ -47,7 +47,11 @@ def test_everything_up_fits_one_screen(tmp_path: Path) -> None:
         processes={"ingress": up, "agent_service": ProcessState(**{**vars(up), "state": "BACKOFF", "note": "exited"})},
         health={"agent_service": "no answer", "ingress": "ready, without agent"},
         stats=stats,
-        console={"last_webhook_ms": 99_988_000, "refused": {"too_large": 1, "bad_token": 2}},
+        console={
+            "last_webhook_ms": {"evolution": 99_988_000},
+            "refused": {"too_large": 1, "bad_token": 2},
+            "provider_states": {"loja-1": "close"},
+        },
         agent=agent_service_pb2.GetAgentResponse(
             state=agent_service_pb2.AGENT_STATE_READY,
             model="playbook",
@@ -59,7 +63,7 @@ def test_everything_up_fits_one_screen(tmp_path: Path) -> None:
     assert lines[1].endswith(" backoff, exited")
     assert lines[2].endswith(" ready, without agent, for 2 min, process 7")
     assert lines[3:] == [
-        "Webhooks       last 12 s ago · refused 3 (bad_token 2, too_large 1)",
+        "Webhooks       last evolution 12 s ago · refused 3 (bad_token 2, too_large 1) · loja-1 is close",
         "Conversations  turns waiting 1, running 2 · messages pending 3 · paused 4 (the oldest for 2 h)"
         " · needs a human 8",
         "Trouble        dead letters 5 · unrecorded 6 · quarantined 7 · fate unknown 9",

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from buffer_service.store.sqlite import SqliteStore
 from buffer_service.turn_taking import Policy, Strategy, TurnTaking
 from buffer_service.turn_taking import frames as fr
 from buffer_service.turn_taking.entities import (
@@ -15,11 +19,12 @@ from buffer_service.turn_taking.entities import (
     Lane,
     Part,
     PartState,
+    Scope,
     SendOutcome,
     Turn,
     TurnKind,
 )
-from buffer_service.turn_taking.lanes import Lanes
+from buffer_service.turn_taking.ports import UnknownConversation
 from buffer_service.turn_taking.sessions import Commit
 from tests.simulation.memory_store import MemoryStore
 
@@ -71,8 +76,19 @@ class Durable:
     """What survives a crash, seen as the checker wants it."""
 
     def __init__(self) -> None:
-        self.store = MemoryStore()
+        self.store: Any = MemoryStore()
         self.origin: dict[int, str] = {}
+
+    def step(self) -> AbstractContextManager[None]:
+        """One transaction."""
+        return nullcontext()
+
+    def reopen(self) -> None:
+        """A new process opens the store."""
+
+    def all_lanes(self) -> list[Lane]:
+        """Every lane, inside a transaction."""
+        return list(self.store.lanes.values())
 
     def message(self, m: InboxMessage) -> MessageView:
         mid = int(m.message_id)
@@ -89,13 +105,14 @@ class Durable:
             parts,
             t.last,
             t.truncated,
-            t.effects,
+            decoded(t.effects),
             WHY.get(t.end_reason, ""),
         )
 
     @property
     def lanes(self) -> dict[str, LaneView]:
-        return {k: self.lane(lane) for k, lane in self.store.lanes.items()}
+        with self.step():
+            return {lane.conversation_id: self.lane(lane) for lane in self.all_lanes()}
 
     def lane(self, lane: Lane) -> LaneView:
         turn = self.turn(lane.turn) if lane.turn else None
@@ -104,7 +121,60 @@ class Durable:
 
     @property
     def ended(self) -> list[TurnView]:
-        return [self.turn(t) for t in self.store.ended_in_order()]
+        with self.step():
+            return [self.turn(t) for t in self.store.ended_in_order()]
+
+
+class SimulatedSqlite(SqliteStore):
+    """The real store, with turn ids that tell their order."""
+
+    def new_turn_id(self) -> str:
+        return str(self.next_number())
+
+    def open_lane(self, conversation_id: str, now: int = 0) -> Lane:
+        try:
+            return self.lane(conversation_id)
+        except UnknownConversation:
+            lane = Lane(conversation_id, Scope("default", "test", "one"), now)
+            self._lanes[conversation_id] = (lane, None)
+            return lane
+
+    def unrecorded_turns(self, lane: Lane) -> list[Turn]:
+        return list(self._unrecorded_turns(lane))
+
+    def ended_in_order(self) -> list[Turn]:
+        found = self.query("SELECT turn_id FROM turn WHERE ended_no > 0 ORDER BY ended_no")
+        return [self.turn(row[0]) for row in found]
+
+
+class SqliteDurable(Durable):
+    """The same over a real file, which a new process opens after every crash."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory(prefix="simulation-")
+        self.store = SimulatedSqlite(Path(self.folder.name) / "buffer.db")
+
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        with self.store.transaction(), self.store.step():
+            yield
+
+    def reopen(self) -> None:
+        self.store.close()
+        self.store = SimulatedSqlite(Path(self.folder.name) / "buffer.db")
+
+    def all_lanes(self) -> list[Lane]:
+        return [self.store.lane(row[0]) for row in self.store.query("SELECT conversation_id FROM conversation")]
+
+    def close(self) -> None:
+        self.store.close()
+        self.folder.cleanup()
+
+
+def decoded(effects: tuple[bytes, ...]) -> tuple[str, ...]:
+    """Effects are opaque bytes to the product, names to the checker."""
+    return tuple(e.decode() for e in effects)
 
 
 class Witnessed(TurnTaking):
@@ -159,10 +229,12 @@ class Core:
 
     def __init__(self, durable: Durable, now: int, cfg: dict[str, Any], log: Callable[..., None]) -> None:
         self.d, self.log = durable, log
+        durable.reopen()
         policy = Policy(strategy=Strategy(cfg["strategy"]), max_messages=8)
         self.core = cfg.get("core", Witnessed)(store=durable.store, policy=policy)
         self.core.log = log
-        self.core.restore(now, list(durable.store.lanes.values()))
+        with durable.step():
+            self.core.restore(now, durable.all_lanes())
         self.core.take_frames()
 
     def frames(self) -> Frames:
@@ -176,7 +248,7 @@ class Core:
                 return {
                     "f": "Assign", "turn": int(f.turn_id), "conv": f.who.conversation_id, "epoch": f.epoch,
                     "revision": f.revision, "kind": f.kind.name, "msgs": self.messages(f.messages), "last": f.last,
-                    "handoff": False, "effects": f.effects, "truncated": f.truncated, "parts": parts,
+                    "handoff": False, "effects": decoded(f.effects), "truncated": f.truncated, "parts": parts,
                     "unrecorded": [self.record(r) for r in f.unrecorded], "more": f.more_unrecorded,
                     "remaining": f.remaining, "keep": f.kept,
                 }  # fmt: skip
@@ -209,109 +281,124 @@ class Core:
         t = r.turn
         said = tuple(p.text for p in t.parts if p.state in (PartState.SENT, PartState.UNKNOWN))
         mids = tuple(int(m.message_id) for m in t.messages)
-        return t.conversation_id, int(t.turn_id), mids, said, t.effects
+        return t.conversation_id, int(t.turn_id), mids, said, decoded(t.effects)
 
     # ---- the specification's transactions
 
     def enqueue(self, now: int, mid: int, conv: str, human: bool = False, stale: bool = False) -> Frames:
-        self.d.store.open_lane(conv, now)
-        self.d.origin.setdefault(mid, self.core.lane(conv).conversation_id)
-        incoming = Incoming(message_id=str(mid), body=b"", provider_at=0, human=human, record_only=stale)
-        self.core.enqueue(now, conv, incoming)
+        with self.d.step():
+            self.d.store.open_lane(conv, now)
+            self.d.origin.setdefault(mid, self.core.lane(conv).conversation_id)
+            incoming = Incoming(message_id=str(mid), body=b"", provider_at=0, human=human, record_only=stale)
+            self.core.enqueue(now, conv, incoming)
         return self.frames()
 
     def presence(self, now: int, conv: str) -> Frames:
-        self.d.store.open_lane(conv, now)
-        self.core.presence(now, conv, True)
+        with self.d.step():
+            self.d.store.open_lane(conv, now)
+            self.core.presence(now, conv, True)
         return self.frames()
 
     def pause(self, now: int, conv: str) -> Frames:
-        self.d.store.open_lane(conv, now)
-        self.core.pause(now, conv, "rpc")
+        with self.d.step():
+            self.d.store.open_lane(conv, now)
+            self.core.pause(now, conv, "rpc")
         return self.frames()
 
     def resume(self, now: int, conv: str) -> Frames:
-        self.d.store.open_lane(conv, now)
-        self.core.resume(now, conv)
+        with self.d.step():
+            self.d.store.open_lane(conv, now)
+            self.core.resume(now, conv)
         return self.frames()
 
     def merge(self, now: int, older: str, younger: str) -> Frames:
-        for conv in (older, younger):
-            self.d.store.open_lane(conv, now)
-        self.core.join_lanes(now, older, younger)
+        with self.d.step():
+            for conv in (older, younger):
+                self.d.store.open_lane(conv, now)
+            self.core.join_lanes(now, older, younger)
         return self.frames()
 
     def hello(self, now: int, sid: int, worker: str, capacity: int, holding: Any) -> Frames:
-        named = [(str(t), e) for t, e in dict(holding).items()]
-        self.core.hello(now, sid, worker=worker, capacity=capacity, holding=named)
+        with self.d.step():
+            named = [(str(t), e) for t, e in dict(holding).items()]
+            self.core.hello(now, sid, worker=worker, capacity=capacity, holding=named)
         return self.frames()
 
     def heartbeat(self, now: int, sid: int) -> Frames:
-        self.core.heartbeat(now, sid)
+        with self.d.step():
+            self.core.heartbeat(now, sid)
         return []
 
     def stream_lost(self, now: int, sid: int) -> Frames:
-        self.core.stream_lost(sid)
+        with self.d.step():
+            self.core.stream_lost(sid)
         return self.frames()
 
     def commit(self, now: int, sid: int, turn: int, epoch: int, ask: int, revision: int, parts: list[str], last: bool,
                effects: Any, handoff: bool = False, truncated: bool = False) -> Frames:  # fmt: skip
-        self.core.commit(
-            now,
-            sid,
-            Commit(
-                ask=ask,
-                turn_id=str(turn),
-                epoch=epoch,
-                revision=revision,
-                parts=tuple(parts),
-                last=last,
-                effects=tuple(effects),
-                handoff=handoff,
-                truncated=truncated,
-            ),
-        )
-        self.core.settle(now)
+        with self.d.step():
+            self.core.commit(
+                now,
+                sid,
+                Commit(
+                    ask=ask,
+                    turn_id=str(turn),
+                    epoch=epoch,
+                    revision=revision,
+                    parts=tuple(parts),
+                    last=last,
+                    effects=tuple(e.encode() for e in effects),
+                    handoff=handoff,
+                    truncated=truncated,
+                ),
+            )
+            self.core.settle(now)
         return self.frames()
 
     def result(
         self, now: int, sid: int, turn: int, epoch: int, ask: int, part: int, attempt: int, outcome: str
     ) -> Frames:
-        self.core.result(
-            now,
-            sid,
-            ask=ask,
-            turn_id=str(turn),
-            epoch=epoch,
-            part=part,
-            attempt=attempt,
-            outcome=SendOutcome[outcome],
-        )
-        self.core.settle(now)
+        with self.d.step():
+            self.core.result(
+                now,
+                sid,
+                ask=ask,
+                turn_id=str(turn),
+                epoch=epoch,
+                part=part,
+                attempt=attempt,
+                outcome=SendOutcome[outcome],
+            )
+            self.core.settle(now)
         return self.frames()
 
     def finish(self, now: int, sid: int, turn: int, epoch: int, ask: int, recorded: bool) -> Frames:
-        version = 1 if recorded else None
-        self.core.finish(now, sid, ask=ask, turn_id=str(turn), epoch=epoch, version=version)
-        self.core.settle(now)
+        with self.d.step():
+            version = 1 if recorded else None
+            self.core.finish(now, sid, ask=ask, turn_id=str(turn), epoch=epoch, version=version)
+            self.core.settle(now)
         return self.frames()
 
     def release(self, now: int, sid: int, turn: int, epoch: int, failed: bool) -> Frames:
-        self.core.release(now, turn_id=str(turn), epoch=epoch, failed=failed)
-        self.core.settle(now)
+        with self.d.step():
+            self.core.release(now, turn_id=str(turn), epoch=epoch, failed=failed)
+            self.core.settle(now)
         return self.frames()
 
     def recorded(self, now: int, conv: str, upto: int) -> Frames:
-        self.core.recorded(now, conversation_id=conv, turn_id=str(upto), version=1)
-        self.core.settle(now)
+        with self.d.step():
+            self.core.recorded(now, conversation_id=conv, turn_id=str(upto), version=1)
+            self.core.settle(now)
         return self.frames()
 
     def woke(self, now: int) -> Frames:
-        self.core.woke(now)
+        with self.d.step():
+            self.core.woke(now)
         return self.frames()
 
     def tick(self, now: int) -> Frames:
-        self.core.tick(now)
+        with self.d.step():
+            self.core.tick(now)
         return self.frames()
 
     def due(self, now: int) -> int:
@@ -319,4 +406,4 @@ class Core:
         return max(now + 1, min(self.core.timers.next() or now + 200, now + 200))
 
 
-__all__ = ["Core", "Durable", "Lanes", "Witnessed"]
+__all__ = ["Core", "Durable", "SqliteDurable", "Witnessed"]

@@ -1,5 +1,5 @@
-"""The product's core in the specification's world: leads in bursts, humans, two workers, a lossy network, a provider that
-lies, crashes and pauses of every process at every step. SIMULATION_SEEDS=20000 runs the long profile."""
+"""The product's core in the specification's world: leads in bursts, humans, two workers, a lossy network, a provider
+that lies, crashes and pauses of every process at every step. SIMULATION_SEEDS=20000 runs the long profile."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from tests.simulation.model_face import SqliteDurable
 from tests.simulation.world import World
 
 SEEDS = int(os.environ.get("SIMULATION_SEEDS", "600"))
@@ -35,3 +36,15 @@ def test_no_schedule_breaks_a_promise(strategy: str, first: int) -> None:
 @pytest.mark.parametrize(("seed", "strategy", "story"), FOUND)
 def test_seeds_that_found_something_stay_green(seed: int, strategy: str, story: str) -> None:
     assert not World(seed, {"strategy": strategy}).run(), story
+
+
+@pytest.mark.parametrize("strategy", ["enqueue", "preempt"])
+def test_no_schedule_breaks_a_promise_over_the_real_store(strategy: str) -> None:
+    """Every command is a transaction of the SQLite store, and every crash of the buffer opens the file anew."""
+    for seed in range(SEEDS // 50):
+        world = World(seed, {"strategy": strategy, "durable": SqliteDurable})
+        try:
+            violations = world.run()
+        finally:
+            world.d.close()
+        assert not violations, f"seed {seed} strategy={strategy}: {violations}"

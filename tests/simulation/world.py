@@ -35,7 +35,7 @@ class World:
         self.trace, self.lines = trace, []
         self.now, self.heap, self.n = 0, [], 0
         self.stats = defaultdict(int)
-        self.d = C.Durable()
+        self.d = self.cfg.get("durable", C.Durable)()
         self.core, self.buffer_up, self.buffer_stopped_until, self.bq = None, False, 0, []
         self.log_first, self.turn_conv, self.turn_kind = {}, {}, {}
         self.attempting, self.pauses = {}, defaultdict(list)

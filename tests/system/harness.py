@@ -212,14 +212,17 @@ class System:
             while True:
                 with contextlib.suppress(grpc.aio.AioRpcError):
                     lane = await self.lane(contact)
-                    if lane and not lane.HasField("turn") and not lane.pending and not lane.unrecorded:
-                        if sum(len(t.messages) for t in lane.ended_turns) >= messages:
-                            return lane
+                    if lane and _quiet(lane) and sum(len(t.messages) for t in lane.ended_turns) >= messages:
+                        return lane
                 await asyncio.sleep(0.05)
 
     async def lead(self, contact: str) -> Any:
         """The lead as the context service knows it."""
         return (await self.context.GetLead(context_pb.GetLeadRequest(contact=contact), timeout=5)).lead
+
+
+def _quiet(lane: pb.Lane) -> bool:
+    return not lane.HasField("turn") and not lane.pending and not lane.unrecorded
 
 
 @asynccontextmanager

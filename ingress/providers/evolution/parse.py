@@ -129,7 +129,8 @@ def _read_items(name: str, envelope: Mapping[str, Any], reader: EventReader, web
     if not reader.scope.instance:
         if speaks:
             webhook.bad.append(("", envelope, "no_instance"))
-        webhook.ignored["no_instance"] += 1
+        else:
+            webhook.ignored["no_instance"] += 1
         return
     for item in _items(envelope.get("data")):
         try:

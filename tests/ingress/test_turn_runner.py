@@ -1,0 +1,391 @@
+"""The turn runner against the real buffer, with an agent and a context that do what a test wants."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from agentic_sdr.agent.v1 import agent_service_pb2 as agent_pb
+from agentic_sdr.agent.v1 import agent_service_pb2_grpc
+from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
+from agentic_sdr.common.v1 import lead_pb2, message_pb2, turn_pb2
+from agentic_sdr.context.v1 import context_service_pb2 as context_pb
+from agentic_sdr.context.v1 import context_service_pb2_grpc
+from buffer_service.app import BufferApp
+from buffer_service.settings import BufferSettings
+from ingress.providers import Destination, SendResult
+from ingress.providers.console import ConsoleProvider
+from ingress.services import Services
+from ingress.settings import IngressSettings
+from ingress.turn_runner import TurnRunner
+from service_kit.clock import SystemClock
+from service_kit.durations import ms_to_timestamp
+from service_kit.server import Server, ServerConfig
+from service_kit.settings import load
+from service_kit.testing import _Plain
+
+HONEST = "Desculpe, tive um problema."
+SCOPE = message_pb2.Scope(channel="test", instance="one")
+CONTACT = message_pb2.Contact(contact="5581999990001", aliases=["phone:5581999990001"], address="lead")
+
+Reply = Callable[[agent_pb.Begin, Any], AsyncIterator[agent_pb.RespondResponse]]
+
+
+def text(words: str) -> agent_pb.RespondResponse:
+    return agent_pb.RespondResponse(text=agent_pb.TextDelta(text=words))
+
+
+def done(reason: agent_pb.Done.Reason.ValueType = agent_pb.Done.REASON_STOP) -> agent_pb.RespondResponse:
+    return agent_pb.RespondResponse(done=agent_pb.Done(reason=reason))
+
+
+class Agent(agent_service_pb2_grpc.AgentServiceServicer):
+    """Says what the test's generator says."""
+
+    def __init__(self) -> None:
+        self.begins: list[agent_pb.Begin] = []
+        self.contexts: list[lead_pb2.ConversationContext] = []
+        self.cancelled = 0
+        self.reply: Reply = self.echo
+
+    async def echo(self, begin: agent_pb.Begin, context: Any) -> AsyncIterator[agent_pb.RespondResponse]:
+        for message in begin.messages:
+            yield text(f"você disse {message.text}\n\n")
+        yield done()
+
+    async def Respond(
+        self, request_iterator: AsyncIterator[agent_pb.RespondRequest], context: Any
+    ) -> AsyncIterator[agent_pb.RespondResponse]:
+        try:
+            begin = (await anext(request_iterator)).begin
+            self.begins.append(begin)
+            self.contexts.append((await anext(request_iterator)).context)
+            async for frame in self.reply(begin, context):
+                yield frame
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+
+
+class ContextStandIn(context_service_pb2_grpc.ContextServiceServicer):
+    """Remembers records; can be down."""
+
+    def __init__(self) -> None:
+        self.down = False
+        self.records: list[turn_pb2.TurnRecord] = []
+
+    async def _check(self, context: Any) -> None:
+        if self.down:
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "down")
+
+    async def LoadContext(self, request: context_pb.LoadContextRequest, context: Any) -> context_pb.LoadContextResponse:
+        await self._check(context)
+        known = lead_pb2.ConversationContext(conversation_id=request.conversation_id, version=len(self.records))
+        return context_pb.LoadContextResponse(context=known)
+
+    async def RecordTurn(self, request: context_pb.RecordTurnRequest, context: Any) -> context_pb.RecordTurnResponse:
+        await self._check(context)
+        if all(r.turn_id != request.record.turn_id for r in self.records):
+            self.records.append(request.record)
+        return context_pb.RecordTurnResponse(version=len(self.records))
+
+
+class ProviderStandIn(ConsoleProvider):
+    """Keeps what was sent; answers what the test wants."""
+
+    name = "test"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[str] = []
+        self.outcomes: list[pb.SendOutcome.ValueType] = []
+        self.before: Callable[[], Awaitable[None]] | None = None
+        self.typings = 0
+
+    async def send_text(self, to: Destination, text: str, *, part_key: str) -> SendResult:
+        if self.before:
+            await self.before()
+        outcome = self.outcomes.pop(0) if self.outcomes else pb.SEND_OUTCOME_SENT
+        if outcome != pb.SEND_OUTCOME_SENT:
+            return SendResult(outcome=outcome)
+        self.sent.append(text)
+        return SendResult(outcome=outcome, provider_message_id=f"id-{len(self.sent)}")
+
+    async def show_typing(self, to: Destination) -> None:
+        self.typings += 1
+
+
+@dataclass
+class Rig:
+    """Everything of one test."""
+
+    agent: Agent
+    context: ContextStandIn
+    provider: ProviderStandIn
+    runner: TurnRunner
+    services: Services
+    finished: list[Any] = field(default_factory=list)
+
+    async def write(self, words: str, message_id: str = "") -> pb.EventResult:
+        message = message_pb2.Message(
+            message_id=message_id or words,
+            author=message_pb2.AUTHOR_LEAD,
+            type=message_pb2.MESSAGE_TYPE_TEXT,
+            text=words,
+            provider_time=ms_to_timestamp(int(time.time() * 1000)),
+        )
+        response = await self.services.enqueue([pb.Event(scope=SCOPE, contact=CONTACT, message=message)])
+        return response.results[0]
+
+    async def until(self, condition: Callable[[], bool], seconds: float = 8) -> None:
+        async with asyncio.timeout(seconds):
+            while not condition():
+                await asyncio.sleep(0.005)
+
+    async def lane(self, conversation_id: str) -> pb.Lane:
+        response = await self.services.buffer.GetLane(pb.GetLaneRequest(conversation_id=conversation_id), timeout=5)
+        return response.lane
+
+
+@asynccontextmanager
+async def rig(tmp_path: Path, **environ: str) -> AsyncIterator[Rig]:
+    environ = {"SDR_DATA_DIR": str(tmp_path), "SDR_BUFFER_QUIET_MS": "20", **environ}
+    agent, context, provider = Agent(), ContextStandIn(), ProviderStandIn()
+
+    def add(server: grpc.aio.Server) -> None:
+        agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agent, server)
+        context_service_pb2_grpc.add_ContextServiceServicer_to_server(context, server)
+
+    others = ServerConfig(service="others", address=f"unix:{tmp_path}/others", grace_s=0.2)
+    mine = ServerConfig(service="buffer", address=f"unix:{tmp_path}/buffer", grace_s=0.2)
+    settings = load(BufferSettings, environ={k: v for k, v in environ.items() if "INGRESS" not in k}, env_file=None)
+    async with Server(BufferApp(settings), mine), Server(_Plain(add), others):
+        services = Services(buffer=mine.address, context=others.address, agent=others.address)
+        finished: list[Any] = []
+        runner = TurnRunner(
+            services=services,
+            providers={"test": provider},
+            settings=load(IngressSettings, environ=environ, env_file=None),
+            clock=SystemClock(),
+            honest_sentence=lambda: HONEST,
+            on_finished=finished.append,
+        )
+        running = asyncio.create_task(runner.run())
+        try:
+            yield Rig(agent, context, provider, runner, services, finished)
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            await runner.close()
+            await services.close()
+
+
+async def test_each_bubble_goes_out_while_the_next_is_written(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        first_is_out = asyncio.Event()
+
+        async def reply(begin: agent_pb.Begin, context: Any) -> AsyncIterator[agent_pb.RespondResponse]:
+            yield text("um\n\n")
+            await first_is_out.wait()
+            yield text("dois")
+            yield done()
+
+        r.agent.reply = reply
+        await r.write("oi")
+        await r.until(lambda: r.provider.sent == ["um"])
+        first_is_out.set()
+        await r.until(lambda: bool(r.finished))
+        assert r.provider.sent == ["um", "dois"]
+        [record] = r.context.records
+        assert [p.text for p in record.parts] == ["um", "dois"]
+        timeline = r.finished[0].timeline
+        assert sum(timeline.segments_ms().values()) == pytest.approx(timeline.total_ms, abs=1)
+
+
+async def test_an_agent_that_dies_in_mid_reply_goes_on_after_what_was_said(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+
+        async def reply(begin: agent_pb.Begin, context: Any) -> AsyncIterator[agent_pb.RespondResponse]:
+            if not begin.said:
+                yield text("um\n\n")
+                await asyncio.sleep(0.05)
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
+            yield text("dois")
+            yield done()
+
+        r.agent.reply = reply
+        await r.write("oi")
+        await r.until(lambda: bool(r.finished))
+        assert list(r.agent.begins[1].said) == ["um"]
+        assert r.provider.sent == ["um", "dois"]
+        assert not r.context.records[0].truncated
+
+
+async def test_a_model_that_always_fails_ends_in_the_honest_sentence(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+
+        async def reply(begin: agent_pb.Begin, context: Any) -> AsyncIterator[agent_pb.RespondResponse]:
+            await context.abort(grpc.StatusCode.INTERNAL, "no")
+            yield done()
+
+        r.agent.reply = reply
+        result = await r.write("oi")
+        await r.until(lambda: bool(r.finished))
+        assert r.provider.sent == [HONEST]
+        lane = await r.lane(result.conversation_id)
+        assert lane.needs_human and lane.state == pb.LANE_STATE_IDLE
+
+
+async def test_an_empty_reply_is_a_failure_but_silence_is_a_choice(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+
+        async def silent(begin: agent_pb.Begin, context: Any) -> AsyncIterator[agent_pb.RespondResponse]:
+            yield done(agent_pb.Done.REASON_SILENT)
+
+        r.agent.reply = silent
+        await r.write("figurinha")
+        await r.until(lambda: len(r.finished) == 1)
+        assert r.provider.sent == []
+        assert [m.text for m in r.context.records[0].messages] == ["figurinha"]
+
+        async def empty(begin: agent_pb.Begin, context: Any) -> AsyncIterator[agent_pb.RespondResponse]:
+            yield done()
+
+        r.agent.reply = empty
+        await r.write("oi")
+        await r.until(lambda: len(r.finished) == 2)
+        assert r.provider.sent == [HONEST]
+
+
+async def test_context_down_degrades_the_turn_and_the_record_follows_in_order(tmp_path: Path) -> None:
+    async with rig(tmp_path, SDR_INGRESS_CONTEXT_TIMEOUT_MS="300") as r:
+        r.context.down = True
+        await r.write("um")
+        await r.until(lambda: len(r.finished) == 1)
+        await r.write("dois")
+        await r.until(lambda: len(r.finished) == 2)
+        assert r.provider.sent == ["você disse um", "você disse dois"]
+        assert all(c.degraded for c in r.agent.contexts)
+        overlaid = [line.text for line in r.agent.contexts[1].history]
+        assert overlaid == ["um", "você disse um"], "what the buffer still has is not forgotten"
+        r.context.down = False
+        await r.until(lambda: len(r.context.records) == 2)
+        assert [m.text for record in r.context.records for m in record.messages] == ["um", "dois"]
+
+
+async def test_a_refused_send_is_repeated_and_a_final_one_is_not(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        r.provider.outcomes = [pb.SEND_OUTCOME_REFUSED_RETRY]
+        await r.write("oi")
+        await r.until(lambda: len(r.finished) == 1)
+        assert r.provider.sent == ["você disse oi"]
+        r.provider.outcomes = [pb.SEND_OUTCOME_REFUSED_FINAL]
+        result = await r.write("de novo")
+        await r.until(lambda: len(r.finished) == 2)
+        assert r.provider.sent == ["você disse oi"]
+        assert (await r.lane(result.conversation_id)).needs_human
+
+
+async def test_unknown_is_never_sent_again(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        r.provider.outcomes = [pb.SEND_OUTCOME_UNKNOWN]
+        result = await r.write("oi")
+        await r.until(lambda: len(r.finished) == 1)
+        assert r.provider.sent == []
+        lane = await r.lane(result.conversation_id)
+        assert lane.ended_turns[0].parts[0].state == turn_pb2.PART_STATE_UNKNOWN
+        assert lane.needs_human
+
+
+async def test_a_human_between_two_parts_takes_over(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        human = message_pb2.Message(
+            message_id="h1", author=message_pb2.AUTHOR_HUMAN, type=message_pb2.MESSAGE_TYPE_TEXT, text="deixa comigo"
+        )
+
+        async def take_over() -> None:
+            r.provider.before = None
+            await r.services.enqueue([pb.Event(scope=SCOPE, contact=CONTACT, message=human)])
+
+        async def reply(begin: agent_pb.Begin, context: Any) -> AsyncIterator[agent_pb.RespondResponse]:
+            yield text("um\n\ndois\n\ntrês")
+            yield done()
+
+        r.agent.reply, r.provider.before = reply, take_over
+        result = await r.write("oi")
+        await r.until(lambda: len(r.context.records) == 2)
+        assert r.provider.sent == ["um"], "only the part that was on its way"
+        assert [p.text for p in r.context.records[0].parts] == ["um"]
+        assert (await r.lane(result.conversation_id)).state == pb.LANE_STATE_PAUSED
+
+
+async def test_handing_over_pauses_after_the_reply(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+
+        async def reply(begin: agent_pb.Begin, context: Any) -> AsyncIterator[agent_pb.RespondResponse]:
+            handoff = turn_pb2.Handoff(reason="asked")
+            yield agent_pb.RespondResponse(effect=turn_pb2.Effect(handoff=handoff))
+            yield text("Já chamo uma pessoa.")
+            yield done()
+
+        r.agent.reply = reply
+        result = await r.write("quero um humano")
+        await r.until(lambda: bool(r.finished))
+        assert (await r.lane(result.conversation_id)).state == pb.LANE_STATE_PAUSED
+        assert r.context.records[0].handoff
+
+
+async def test_typing_is_shown_once_and_only_when_it_takes_long(tmp_path: Path) -> None:
+    async with rig(tmp_path, SDR_INGRESS_TYPING_AFTER_MS="50") as r:
+        await r.write("rápido")
+        await r.until(lambda: len(r.finished) == 1)
+
+        async def slow(begin: agent_pb.Begin, context: Any) -> AsyncIterator[agent_pb.RespondResponse]:
+            await asyncio.sleep(0.2)
+            yield text("enfim")
+            yield done()
+
+        assert r.provider.typings == 0
+        r.agent.reply = slow
+        await r.write("devagar")
+        await r.until(lambda: len(r.finished) == 2)
+        assert r.provider.typings == 1
+
+
+async def test_draining_gives_back_what_is_still_being_generated(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+
+        async def endless(begin: agent_pb.Begin, context: Any) -> AsyncIterator[agent_pb.RespondResponse]:
+            await asyncio.sleep(60)
+            yield done()
+
+        r.agent.reply = endless
+        result = await r.write("oi")
+        await r.until(lambda: bool(r.agent.begins))
+        await r.runner.drain(0.2)
+        lane = await r.lane(result.conversation_id)
+        assert lane.state == pb.LANE_STATE_WAITING and lane.turn.attempts == 0
+        await r.until(lambda: r.agent.cancelled == 1)
+
+
+async def test_cancelling_stops_the_model_at_once(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+
+        async def endless(begin: agent_pb.Begin, context: Any) -> AsyncIterator[agent_pb.RespondResponse]:
+            await asyncio.sleep(60)
+            yield done()
+
+        r.agent.reply = endless
+        result = await r.write("oi")
+        await r.until(lambda: bool(r.agent.begins))
+        pause = pb.PauseConversationRequest(conversation_id=result.conversation_id)
+        await r.services.buffer.PauseConversation(pause, timeout=5)
+        await r.until(lambda: r.agent.cancelled == 1, seconds=1)
