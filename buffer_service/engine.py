@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import concurrent.futures
 import queue
+import secrets
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from buffer_service.turn_taking.frames import Frame
 from buffer_service.turn_taking.ports import UnknownConversation
 from service_kit import logs
 from service_kit.clock import Clock
-from service_kit.errors import NotFound, ServiceError, Unavailable
+from service_kit.errors import Internal, NotFound, ServiceError, Unavailable
 
 T = TypeVar("T")
 MAX_GROUP = 256
@@ -57,6 +58,7 @@ class Engine:
         self._opened: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._failed: asyncio.Future[None] = self._loop.create_future()
         self._next_housekeeping = 0
+        self._in_hand: list[_Command] = []
         self.store: SqliteStore
         self.turns: TurnTaking
 
@@ -123,6 +125,7 @@ class Engine:
     def _turn_of_the_crank(self) -> bool:
         before = self._clock.now_ms()
         group, going_on = self._collect()
+        self._in_hand = group
         now = self._clock.now_ms()
         self._commit(group, slept=now - before > SLEPT_MS)
         return going_on
@@ -154,6 +157,7 @@ class Engine:
                 now = self._clock.now_ms()
                 (self.turns.woke if slept else self.turns.tick)(now)
                 self._housekeep(now)
+            self.turns.keep_frames()
         if self.store.erased:
             self.store.truncate_wal()
         frames = self.turns.take_frames()
@@ -168,10 +172,22 @@ class Engine:
                 now = self._clock.now_ms()
                 command.result = command.work(now)
                 self.turns.settle(now)
+            self.turns.keep_frames()
         except UnknownConversation:
             command.error = NotFound("There is no such conversation.", resource="conversation")
         except ServiceError as error:
             command.error = error
+        except Exception as error:
+            command.error = self._survive(error)
+
+    def _survive(self, error: Exception) -> ServiceError:
+        """A bug in one command must not stop the others: the store has rolled its step back, so does the core."""
+        error_id = secrets.token_hex(4)
+        _log.error("step_failed", error_id=error_id, exc_info=error)
+        conversations = self.turns.abandon()
+        with self.store.step():
+            self.turns.resync(self._clock.now_ms(), conversations)
+        return Internal(error_id=error_id)
 
     def _housekeep(self, now: int) -> None:
         if now >= self._next_housekeeping:
@@ -191,6 +207,9 @@ class Engine:
     def _fail(self, error: BaseException) -> None:
         if not self._failed.done():
             self._failed.set_exception(error)
+        for in_hand in self._in_hand:
+            if in_hand.future and not in_hand.future.done():
+                in_hand.future.set_exception(Unavailable(component="store"))
         while True:
             try:
                 command = self._commands.get_nowait()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -21,7 +22,7 @@ from buffer_service.turn_taking import TurnTaking
 from buffer_service.turn_taking.entities import SendOutcome
 from buffer_service.turn_taking.frames import Frame
 from service_kit import logs
-from service_kit.errors import InvalidArgument
+from service_kit.errors import InvalidArgument, ServiceError
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _log = logs.get(__name__)
@@ -162,7 +163,8 @@ class BufferService(buffer_service_pb2_grpc.BufferServiceServicer):
 
     async def drain(self) -> None:
         """Tells every worker that the buffer stops, and ends the streams."""
-        await self._engine.call(lambda now: self._turns.drain())
+        with contextlib.suppress(ServiceError):  # a dead engine can tell nobody; the streams end all the same
+            await self._engine.call(lambda now: self._turns.drain())
         for sid in list(self._streams):
             self._end(sid)
 

@@ -111,7 +111,7 @@ class AdminEdge:
     # ---- what
 
     async def _show_page(self, request: web.Request) -> web.Response:
-        policy = "default-src 'self'; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+        policy = "default-src 'self'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
         headers = {"Content-Security-Policy": policy, "Cache-Control": "no-store"}
         return web.Response(body=self._page, content_type="text/html", charset="utf-8", headers=headers)
 

@@ -56,6 +56,8 @@ def client_options(*, service_config: str | None = None) -> Options:
         *MESSAGE_OPTIONS,
         ("grpc.http2.max_pings_without_data", 0),
         ("grpc.enable_retries", 1),
+        # A proxy for the outside world is none for our own services.
+        ("grpc.enable_http_proxy", 0),
         ("grpc.service_config_disable_resolution", 1),
         # A restarted peer is found within a second.
         ("grpc.initial_reconnect_backoff_ms", 100),

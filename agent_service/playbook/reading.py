@@ -9,6 +9,7 @@ from agent_service.persona import Answered, Offer, Persona, Reads, Step
 from agent_service.playbook import facts
 from agent_service.playbook.answers import read_step
 from agent_service.playbook.past import Past, comparable
+from agent_service.playbook.questions import entries_for, may_ask, worth_an_answer
 from agent_service.understanding.intents import Answer, Intent, intents, is_question
 from agent_service.understanding.moments import find_day, find_time
 from agent_service.understanding.money import Money, adds_up, names_payment, read_money
@@ -20,11 +21,9 @@ from agent_service.understanding.text import clip, fold, sentences
 _WANTS = re.compile(
     r"\b(?:quero|queria|prefiro|gostei|escolho|interess\w+|melhor|vou de|fico com|na verdade|pensando em)\b"
 )
-_STARTS_QUESTION = re.compile(r"^\W*(?:e\s+)?(?:tem|da|pode|e|eh|precisa|existe|voces?|vcs?)\b")
 _BARE_NO = re.compile(r"\W*(?:nao|n),?(?: nao)?,? quero(?: nao)?\W*")
 MAX_TEXT = 200
 _NUMERIC = frozenset({Reads.PERCENT, Reads.DAY, Reads.TIME, Reads.PLACE, Reads.TEXT, Reads.NAME})
-_ANSWERED_OTHERWISE = frozenset({Intent.HUMAN, Intent.COMPLAINT, Intent.INTEREST, Intent.LATER, Intent.REFUSAL})
 
 
 @dataclass(kw_only=True)
@@ -117,11 +116,7 @@ def _read_money(text: str, reading: Reading, scene: Scene) -> bool:
     expected = reading.last_money is not None or (scene.open_step is not None and scene.open_step.reads is Reads.MONEY)
     if not expected and (Intent.CORRECTION in intents(text) or adds_up(text)):
         expected = any(step.reads is Reads.MONEY for step in scene.past.recently_asked(scene.persona, 2))
-    if (
-        not expected
-        and scene.lead.bill_cents is None
-        and (scene.open_step is None or scene.open_step.reads not in _NUMERIC)
-    ):
+    if not expected and scene.lead.bill_cents is None and not _other_number(scene.open_step):
         expected = any(step.reads is Reads.MONEY for step in scene.past.recently_asked(scene.persona, 4))
     if not expected:
         text = " ".join(_stated(each, topic) for each in sentences(text))
@@ -264,7 +259,11 @@ def _offer(text: str, lead: Lead, persona: Persona) -> Offer | None:
 
 def _questions(text: str, scene: Scene) -> list[str]:
     """The sentences that ask for something."""
-    return [each for each in sentences(text) if is_question(each) or (_may_ask(each) and _entries(each, scene))]
+    return [
+        each
+        for each in sentences(text)
+        if is_question(each) or (may_ask(each) and entries_for(each, scene.persona, scene.open_step))
+    ]
 
 
 def _without(text: str, asked: list[str]) -> str:
@@ -274,30 +273,11 @@ def _without(text: str, asked: list[str]) -> str:
 def _collect_questions(text: str, reading: Reading, scene: Scene, *, consumed: bool) -> None:
     for sentence in sentences(text):
         asks = is_question(sentence)
-        entries = _entries(sentence, scene) if asks or not consumed or _may_ask(sentence) else []
+        heard = asks or not consumed or may_ask(sentence)
+        entries = entries_for(sentence, scene.persona, scene.open_step) if heard else []
         reading.questions += [entry for entry in entries if entry not in reading.questions]
-        if asks and not entries and not consumed and _worth_an_answer(sentence):
+        if asks and not entries and not consumed and worth_an_answer(sentence):
             reading.unknown_questions.append(without_sensitive(sentence)[:MAX_TEXT])
-
-
-def _entries(sentence: str, scene: Scene) -> list[Answered]:
-    folded = fold(sentence)
-    found = [entry for entry in scene.persona.faq if any(pattern.search(folded) for pattern in entry.patterns)]
-    if scene.open_step is not None and not is_question(sentence):
-        # "não tenho contrato" answers the question about contracts and doesn't ask for them.
-        asks = [fold(ask) for ask in scene.open_step.ask]
-        found = [each for each in found if not any(p.search(ask) for p in each.patterns for ask in asks)]
-    special = [entry for entry in found if not entry.general]
-    return special or found
-
-
-def _may_ask(sentence: str) -> bool:
-    return _STARTS_QUESTION.match(fold(sentence)) is not None
-
-
-def _worth_an_answer(sentence: str) -> bool:
-    words = re.findall(r"[a-z]+", fold(sentence))
-    return len(words) >= 3 and not intents(sentence) & _ANSWERED_OTHERWISE
 
 
 def _set(reading: Reading, field_name: str, value: str) -> None:

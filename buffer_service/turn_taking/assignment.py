@@ -79,6 +79,7 @@ class Assignment:
         self.counters: Counter[str] = Counter()
         self._touched: dict[str, Lane] = {}
         self._out: list[tuple[int, Frame]] = []
+        self._kept = 0
 
     # ---- plumbing
 
@@ -101,8 +102,18 @@ class Assignment:
 
     def take_frames(self) -> list[tuple[int, Frame]]:
         """Frames of the transaction that ends."""
-        frames, self._out = self._out, []
+        frames, self._out, self._kept = self._out, [], 0
         return frames
+
+    def keep_frames(self) -> None:
+        """The step that made the latest frames stands."""
+        self._kept = len(self._out)
+
+    def abandon(self) -> list[str]:
+        """The step was rolled back: its frames must not leave. The conversations that it touched."""
+        del self._out[self._kept :]
+        touched, self._touched = list(self._touched), {}
+        return touched
 
     def clock(self, lane: Lane) -> LaneClock:
         """The lane's timers."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 from buffer_service.turn_taking.entities import Echo, EndReason, Incoming, Lane, SendOutcome, Turn
 from buffer_service.turn_taking.frames import Drain, Reason, Revoke
+from buffer_service.turn_taking.ports import UnknownConversation
 from buffer_service.turn_taking.replies import Replies
 from buffer_service.turn_taking.sessions import Run, Session
 
@@ -28,6 +29,24 @@ class TurnTaking(Replies):
                     run.window = now + self.policy.window
         for lane in held:
             self.open_next(now, self.lane(lane.conversation_id))
+        self.settle(now)
+
+    def resync(self, now: int, conversation_ids: Iterable[str]) -> None:
+        """After a step that was rolled back: the volatile side of these lanes follows the store again."""
+        for conversation_id in conversation_ids:
+            try:
+                lane = self.raw(conversation_id)
+            except UnknownConversation:
+                continue
+            current = lane.turn.turn_id if lane.turn else ""
+            for turn_id, run in list(self.runs.items()):
+                if run.conversation_id == conversation_id and turn_id != current:
+                    self._hold(run, turn_id, None)
+                    del self.runs[turn_id]
+            if lane.turn:
+                run = self.runs.setdefault(current, Run(conversation_id=conversation_id, given=True))
+                if lane.turn.in_flight and run.window is None:
+                    run.window = now + self.policy.window
         self.settle(now)
 
     # ---- messages

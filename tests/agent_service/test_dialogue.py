@@ -343,3 +343,32 @@ def test_the_same_turn_gives_the_same_reply() -> None:
     first, second = Talk(), Talk()
     for line in ("oi", "Ana", "400", "quanto custa?", "usina"):
         assert first.say(line) == second.say(line)
+
+
+def test_who_evades_a_question_twice_is_left_alone_with_it() -> None:
+    talk = Talk()
+    replies = [talk.say(line) for line in ("oi", "Ana", "hmm", "kkk", "sei lá", "hmm", "kkk", "aham")]
+    assert sum(asked(reply, "bill") for reply in replies) == 2
+    assert sum(asked(reply, "name") for reply in replies) == 1
+
+
+def test_who_asks_back_is_asked_again_in_other_words() -> None:
+    talk = Talk()
+    talk.say("oi, sou a Ana")
+    replies = [talk.say(line) for line in ("quanto custa?", "tem garantia?", "é golpe?", "onde fica?", "tem multa?")]
+    assert [asked(reply, "bill") for reply in replies] == [True, True, True, False, False]
+    assert not any(asked(reply, "routing_open") for reply in replies)
+    assert asked(talk.say("uns 500"), "routing_low") and talk.lead.bill_cents == 50_000
+
+
+def test_a_bubble_of_the_last_reply_is_not_said_again_even_when_all_words_are_used_up() -> None:
+    talk = Talk(lead=Lead(name="Ana", stage="MEETING_SCHEDULED"))
+    talk.history += [Line(author=Author.ASSISTANT, text=text) for text in demo().sentences.hello_again]
+    assert talk.say("oi") not in demo().sentences.hello_again
+
+
+def test_a_document_inside_a_question_is_not_kept() -> None:
+    talk = Talk()
+    talk.say("oi, sou a Ana")
+    talk.say("vocês precisam do meu cpf 123.456.789-00 agora?")
+    assert "open_question" in talk.lead.preferences and "123" not in str(talk.lead)

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import pytest
@@ -114,6 +114,14 @@ async def test_the_lead_in_the_context_is_what_is_known() -> None:
     assert "Helen" not in heard.text and not asked(heard.text, "name") and asked(heard.text, "routing_low")
 
 
+async def test_a_lookup_that_failed_is_no_new_customer() -> None:
+    """A database error read as "new customer" made the monolith introduce itself in the middle of a conversation."""
+    async with serving() as stub:
+        heard = await respond(stub, begin("oi", "minha conta é 4 mil", "quanto custa?"), context(degraded=True))
+    assert "Helen" not in heard.text and not asked(heard.text, "name") and heard.text
+    assert heard.effects[0].lead_update.bill_value_cents == 400_000
+
+
 async def test_display_names_are_not_believed() -> None:
     contact = message_pb2.Contact(contact="5581999990000", display_name="Hacker do Zap")
     async with serving() as stub:
@@ -181,8 +189,8 @@ async def test_nothing_is_said_twice_after_a_crash() -> None:
 async def test_effects_that_are_kept_already_are_not_called_again() -> None:
     async with serving() as stub:
         whole = await respond(stub, begin("sou o João"), context())
-        more = {"said": whole.bubbles[:1], "said_effects": whole.effects}
-        rest = await respond(stub, begin("sou o João", **more), context())
+        again = begin("sou o João", said=whole.bubbles[:1], said_effects=whole.effects)
+        rest = await respond(stub, again, context())
     assert whole.effects and not rest.effects
 
 
@@ -353,7 +361,7 @@ async def test_health_tells_the_truth_while_the_model_warms_up() -> None:
     warm, model = asyncio.Event(), StubModel()
     model = StubModel(warm=warm)
     async with in_process(app_with(model)) as channel:
-        stub, health = rpc.AgentServiceStub(channel), health_pb2_grpc.HealthStub(channel)
+        stub, health = rpc.AgentServiceStub(channel), cast(Any, health_pb2_grpc.HealthStub(channel))
         check = health_pb2.HealthCheckRequest(service="agentic_sdr.agent.v1.AgentService")
         assert (await health.Check(check, timeout=TIMEOUT_S)).status == health_pb2.HealthCheckResponse.NOT_SERVING
         agent = await stub.GetAgent(pb.GetAgentRequest(), timeout=TIMEOUT_S)

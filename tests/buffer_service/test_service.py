@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +17,9 @@ from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
 from agentic_sdr.buffer.v1.buffer_service_pb2_grpc import BufferServiceStub
 from agentic_sdr.common.v1 import error_reason_pb2, message_pb2, turn_pb2
 from buffer_service.app import BufferApp
+from buffer_service.inbox import Inbox
 from buffer_service.settings import BufferSettings
+from buffer_service.turn_taking.entities import Incoming
 from service_kit import errors
 from service_kit.durations import ms_to_timestamp
 from service_kit.settings import load
@@ -428,3 +431,35 @@ async def test_a_stream_begins_with_hello(tmp_path: Path) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await call.read()
         assert errors.parse(refused.value).reason == "PROTOCOL"
+
+
+async def test_a_bug_in_one_command_harms_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unexpected exception inside a step once killed the engine and hung the calls in hand."""
+    async with buffer(tmp_path) as stub:
+        worker = Worker(stub)
+        await worker.hello()
+        take = Inbox._incoming
+
+        def fail(self: Inbox, now: int, body: message_pb2.Message, *, human: bool) -> Incoming:
+            if body.text == "poison":
+                raise RuntimeError("segredo")
+            return take(self, now, body, human=human)
+
+        monkeypatch.setattr(Inbox, "_incoming", fail)
+        calls = [enqueue(stub, message(f"m{n}", "poison" if n == 3 else "oi")) for n in range(6)]
+        results = await asyncio.gather(*calls, return_exceptions=True)
+        [failed] = [r for r in results if isinstance(r, grpc.aio.AioRpcError)]
+        error = errors.parse(failed)
+        assert (error.code, error.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
+        assert "segredo" not in error.message
+        turn = await worker.assigned()
+        await worker.answer(turn, "olá")
+
+
+@pytest.mark.parametrize("token", ["x", "WzFd", "W" * 5_000, base64.b64encode(b"[" * 700).decode()])
+async def test_no_page_token_harms_the_buffer(tmp_path: Path, token: str) -> None:
+    async with buffer(tmp_path) as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await stub.ListLanes(pb.ListLanesRequest(page_token=token), timeout=5)
+        assert errors.parse(refused.value).reason == "BAD_PAGE_TOKEN"
+        assert (await enqueue(stub, message("m1")))[0].outcome == pb.EventResult.OUTCOME_ACCEPTED

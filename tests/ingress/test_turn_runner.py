@@ -344,12 +344,12 @@ async def test_handing_over_pauses_after_the_reply(tmp_path: Path) -> None:
 
 
 async def test_typing_is_shown_once_and_only_when_it_takes_long(tmp_path: Path) -> None:
-    async with rig(tmp_path, SDR_INGRESS_TYPING_AFTER_MS="50") as r:
+    async with rig(tmp_path, SDR_INGRESS_TYPING_AFTER_MS="400") as r:
         await r.write("rápido")
         await r.until(lambda: len(r.finished) == 1)
 
         async def slow(begin: agent_pb.Begin, context: Any) -> AsyncIterator[agent_pb.RespondResponse]:
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(0.8)
             yield text("enfim")
             yield done()
 

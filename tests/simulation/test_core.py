@@ -21,6 +21,7 @@ FOUND = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["enqueue", "preempt"])
 @pytest.mark.parametrize("first", range(0, SEEDS, CHUNK))
 def test_no_schedule_breaks_a_promise(strategy: str, first: int) -> None:
@@ -33,11 +34,18 @@ def test_no_schedule_breaks_a_promise(strategy: str, first: int) -> None:
     assert in_flight > CHUNK, "too few crashes: the run proves nothing"
 
 
+@pytest.mark.parametrize("strategy", ["enqueue", "preempt"])
+def test_a_few_schedules(strategy: str) -> None:
+    for seed in range(10_000, 10_040):
+        assert not World(seed, {"strategy": strategy}).run(), f"seed {seed}"
+
+
 @pytest.mark.parametrize(("seed", "strategy", "story"), FOUND)
 def test_seeds_that_found_something_stay_green(seed: int, strategy: str, story: str) -> None:
     assert not World(seed, {"strategy": strategy}).run(), story
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["enqueue", "preempt"])
 def test_no_schedule_breaks_a_promise_over_the_real_store(strategy: str) -> None:
     """Every command is a transaction of the SQLite store, and every crash of the buffer opens the file anew."""

@@ -59,6 +59,7 @@ class TalksOverHumans(Witnessed):
         lane.turn = turn
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("core", [NoFence, NeverSuperseded, SendsAgain, ForgetsPending, TalksOverHumans])
 def test_sabotage_is_caught(core: type[Witnessed]) -> None:
     for seed in range(200_000, 201_500):

@@ -38,7 +38,8 @@ class AgentServiceStub:
     generated before it. Text arrives in order, flushed at a bubble boundary (an empty line) or every 50 ms. The stream
     ends after Done. Cancelling the call stops the model. Not idempotent: never retried by the channel.
 
-    Errors: PROTOCOL; INVALID_ARGUMENT; MODEL_FAILED; UNAVAILABLE while warming or draining.
+    Errors: PROTOCOL; INVALID_ARGUMENT; MODEL_FAILED; DEADLINE_EXCEEDED when Context doesn't come within `remaining`;
+    UNAVAILABLE while warming or draining, or when as many replies as allowed are under way.
     """
     Summarize: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.SummarizeRequest, _agent_service_pb2.SummarizeResponse]
     """Condenses older history into a few sentences. Arrives with the language models.
@@ -58,7 +59,8 @@ class AgentServiceAsyncStub(AgentServiceStub):
     generated before it. Text arrives in order, flushed at a bubble boundary (an empty line) or every 50 ms. The stream
     ends after Done. Cancelling the call stops the model. Not idempotent: never retried by the channel.
 
-    Errors: PROTOCOL; INVALID_ARGUMENT; MODEL_FAILED; UNAVAILABLE while warming or draining.
+    Errors: PROTOCOL; INVALID_ARGUMENT; MODEL_FAILED; DEADLINE_EXCEEDED when Context doesn't come within `remaining`;
+    UNAVAILABLE while warming or draining, or when as many replies as allowed are under way.
     """
     Summarize: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.SummarizeRequest, _agent_service_pb2.SummarizeResponse]  # type: ignore[assignment]
     """Condenses older history into a few sentences. Arrives with the language models.
@@ -81,7 +83,8 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         generated before it. Text arrives in order, flushed at a bubble boundary (an empty line) or every 50 ms. The stream
         ends after Done. Cancelling the call stops the model. Not idempotent: never retried by the channel.
 
-        Errors: PROTOCOL; INVALID_ARGUMENT; MODEL_FAILED; UNAVAILABLE while warming or draining.
+        Errors: PROTOCOL; INVALID_ARGUMENT; MODEL_FAILED; DEADLINE_EXCEEDED when Context doesn't come within `remaining`;
+        UNAVAILABLE while warming or draining, or when as many replies as allowed are under way.
         """
 
     @_abc_1.abstractmethod

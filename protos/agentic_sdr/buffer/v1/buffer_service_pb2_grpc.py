@@ -110,6 +110,8 @@ class BufferServiceServicer:
         """Gives turns to a worker and takes its reply. One stream per worker process, no age limit. The first frame is Hello.
         Refusals are frames (Committed.refusal); one turn's error never ends the stream. Frames about one turn are answered
         in order. `ask` numbers a request, its answer repeats it.
+
+        Errors: PROTOCOL when the first frame is not Hello.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -118,7 +120,7 @@ class BufferServiceServicer:
     def GetLane(self, request, context):
         """Shows one conversation: its turn, what waits, what was sent. By conversation_id, or by scope and alias.
 
-        Errors: NOT_FOUND.
+        Errors: NOT_FOUND; INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -126,6 +128,8 @@ class BufferServiceServicer:
 
     def ListLanes(self, request, context):
         """Lists lanes that are not idle, or all, oldest activity first. Pages.
+
+        Errors: INVALID_ARGUMENT; BAD_PAGE_TOKEN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -152,6 +156,8 @@ class BufferServiceServicer:
 
     def ListDeadLetters(self, request, context):
         """Lists turns that no worker could finish, newest first. Pages.
+
+        Errors: INVALID_ARGUMENT; BAD_PAGE_TOKEN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -161,7 +167,7 @@ class BufferServiceServicer:
         """Opens a new turn with a dead letter's messages at the end of the lane. Idempotent: a second call names the same turn.
         Messages older than the stale limit are recorded and the conversation is paused for a human, unless `answer_stale`.
 
-        Errors: NOT_FOUND.
+        Errors: NOT_FOUND; WRONG_STATE while its honest sentence is still on the way.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -47,14 +47,19 @@ class BufferServiceStub:
     """Gives turns to a worker and takes its reply. One stream per worker process, no age limit. The first frame is Hello.
     Refusals are frames (Committed.refusal); one turn's error never ends the stream. Frames about one turn are answered
     in order. `ask` numbers a request, its answer repeats it.
+
+    Errors: PROTOCOL when the first frame is not Hello.
     """
     GetLane: _grpc.UnaryUnaryMultiCallable[_buffer_service_pb2.GetLaneRequest, _buffer_service_pb2.GetLaneResponse]
     """Shows one conversation: its turn, what waits, what was sent. By conversation_id, or by scope and alias.
 
-    Errors: NOT_FOUND.
+    Errors: NOT_FOUND; INVALID_ARGUMENT.
     """
     ListLanes: _grpc.UnaryUnaryMultiCallable[_buffer_service_pb2.ListLanesRequest, _buffer_service_pb2.ListLanesResponse]
-    """Lists lanes that are not idle, or all, oldest activity first. Pages."""
+    """Lists lanes that are not idle, or all, oldest activity first. Pages.
+
+    Errors: INVALID_ARGUMENT; BAD_PAGE_TOKEN.
+    """
     PauseConversation: _grpc.UnaryUnaryMultiCallable[_buffer_service_pb2.PauseConversationRequest, _buffer_service_pb2.PauseConversationResponse]
     """Lets a human answer: ends the lane's turn (unsent parts are dropped, sent ones recorded), and what arrives meanwhile
     is recorded without an answer. Idempotent; a repeat renews the quiet time.
@@ -67,12 +72,15 @@ class BufferServiceStub:
     Errors: NOT_FOUND.
     """
     ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_buffer_service_pb2.ListDeadLettersRequest, _buffer_service_pb2.ListDeadLettersResponse]
-    """Lists turns that no worker could finish, newest first. Pages."""
+    """Lists turns that no worker could finish, newest first. Pages.
+
+    Errors: INVALID_ARGUMENT; BAD_PAGE_TOKEN.
+    """
     ReplayDeadLetter: _grpc.UnaryUnaryMultiCallable[_buffer_service_pb2.ReplayDeadLetterRequest, _buffer_service_pb2.ReplayDeadLetterResponse]
     """Opens a new turn with a dead letter's messages at the end of the lane. Idempotent: a second call names the same turn.
     Messages older than the stale limit are recorded and the conversation is paused for a human, unless `answer_stale`.
 
-    Errors: NOT_FOUND.
+    Errors: NOT_FOUND; WRONG_STATE while its honest sentence is still on the way.
     """
     ForgetContact: _grpc.UnaryUnaryMultiCallable[_buffer_service_pb2.ForgetContactRequest, _buffer_service_pb2.ForgetContactResponse]
     """Erases everything of a person: revokes a running turn, deletes messages, parts and aliases, and leaves a tombstone
@@ -100,14 +108,19 @@ class BufferServiceAsyncStub(BufferServiceStub):
     """Gives turns to a worker and takes its reply. One stream per worker process, no age limit. The first frame is Hello.
     Refusals are frames (Committed.refusal); one turn's error never ends the stream. Frames about one turn are answered
     in order. `ask` numbers a request, its answer repeats it.
+
+    Errors: PROTOCOL when the first frame is not Hello.
     """
     GetLane: _aio.UnaryUnaryMultiCallable[_buffer_service_pb2.GetLaneRequest, _buffer_service_pb2.GetLaneResponse]  # type: ignore[assignment]
     """Shows one conversation: its turn, what waits, what was sent. By conversation_id, or by scope and alias.
 
-    Errors: NOT_FOUND.
+    Errors: NOT_FOUND; INVALID_ARGUMENT.
     """
     ListLanes: _aio.UnaryUnaryMultiCallable[_buffer_service_pb2.ListLanesRequest, _buffer_service_pb2.ListLanesResponse]  # type: ignore[assignment]
-    """Lists lanes that are not idle, or all, oldest activity first. Pages."""
+    """Lists lanes that are not idle, or all, oldest activity first. Pages.
+
+    Errors: INVALID_ARGUMENT; BAD_PAGE_TOKEN.
+    """
     PauseConversation: _aio.UnaryUnaryMultiCallable[_buffer_service_pb2.PauseConversationRequest, _buffer_service_pb2.PauseConversationResponse]  # type: ignore[assignment]
     """Lets a human answer: ends the lane's turn (unsent parts are dropped, sent ones recorded), and what arrives meanwhile
     is recorded without an answer. Idempotent; a repeat renews the quiet time.
@@ -120,12 +133,15 @@ class BufferServiceAsyncStub(BufferServiceStub):
     Errors: NOT_FOUND.
     """
     ListDeadLetters: _aio.UnaryUnaryMultiCallable[_buffer_service_pb2.ListDeadLettersRequest, _buffer_service_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
-    """Lists turns that no worker could finish, newest first. Pages."""
+    """Lists turns that no worker could finish, newest first. Pages.
+
+    Errors: INVALID_ARGUMENT; BAD_PAGE_TOKEN.
+    """
     ReplayDeadLetter: _aio.UnaryUnaryMultiCallable[_buffer_service_pb2.ReplayDeadLetterRequest, _buffer_service_pb2.ReplayDeadLetterResponse]  # type: ignore[assignment]
     """Opens a new turn with a dead letter's messages at the end of the lane. Idempotent: a second call names the same turn.
     Messages older than the stale limit are recorded and the conversation is paused for a human, unless `answer_stale`.
 
-    Errors: NOT_FOUND.
+    Errors: NOT_FOUND; WRONG_STATE while its honest sentence is still on the way.
     """
     ForgetContact: _aio.UnaryUnaryMultiCallable[_buffer_service_pb2.ForgetContactRequest, _buffer_service_pb2.ForgetContactResponse]  # type: ignore[assignment]
     """Erases everything of a person: revokes a running turn, deletes messages, parts and aliases, and leaves a tombstone
@@ -162,6 +178,8 @@ class BufferServiceServicer(metaclass=_abc_1.ABCMeta):
         """Gives turns to a worker and takes its reply. One stream per worker process, no age limit. The first frame is Hello.
         Refusals are frames (Committed.refusal); one turn's error never ends the stream. Frames about one turn are answered
         in order. `ask` numbers a request, its answer repeats it.
+
+        Errors: PROTOCOL when the first frame is not Hello.
         """
 
     @_abc_1.abstractmethod
@@ -172,7 +190,7 @@ class BufferServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_buffer_service_pb2.GetLaneResponse, _abc.Awaitable[_buffer_service_pb2.GetLaneResponse]]:
         """Shows one conversation: its turn, what waits, what was sent. By conversation_id, or by scope and alias.
 
-        Errors: NOT_FOUND.
+        Errors: NOT_FOUND; INVALID_ARGUMENT.
         """
 
     @_abc_1.abstractmethod
@@ -181,7 +199,10 @@ class BufferServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _buffer_service_pb2.ListLanesRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_buffer_service_pb2.ListLanesResponse, _abc.Awaitable[_buffer_service_pb2.ListLanesResponse]]:
-        """Lists lanes that are not idle, or all, oldest activity first. Pages."""
+        """Lists lanes that are not idle, or all, oldest activity first. Pages.
+
+        Errors: INVALID_ARGUMENT; BAD_PAGE_TOKEN.
+        """
 
     @_abc_1.abstractmethod
     def PauseConversation(
@@ -212,7 +233,10 @@ class BufferServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _buffer_service_pb2.ListDeadLettersRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_buffer_service_pb2.ListDeadLettersResponse, _abc.Awaitable[_buffer_service_pb2.ListDeadLettersResponse]]:
-        """Lists turns that no worker could finish, newest first. Pages."""
+        """Lists turns that no worker could finish, newest first. Pages.
+
+        Errors: INVALID_ARGUMENT; BAD_PAGE_TOKEN.
+        """
 
     @_abc_1.abstractmethod
     def ReplayDeadLetter(
@@ -223,7 +247,7 @@ class BufferServiceServicer(metaclass=_abc_1.ABCMeta):
         """Opens a new turn with a dead letter's messages at the end of the lane. Idempotent: a second call names the same turn.
         Messages older than the stale limit are recorded and the conversation is paused for a human, unless `answer_stale`.
 
-        Errors: NOT_FOUND.
+        Errors: NOT_FOUND; WRONG_STATE while its honest sentence is still on the way.
         """
 
     @_abc_1.abstractmethod

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(agentic_sdr/common/v1/error_reason.proto\x12\x15\x61gentic_sdr.common.v1*\x96\x02\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x14\n\x10INVALID_ARGUMENT\x10\x01\x12\x0c\n\x08INTERNAL\x10\x02\x12\x0f\n\x0bUNAVAILABLE\x10\x03\x12\r\n\tNOT_FOUND\x10\x04\x12\x0f\n\x0b\x42UFFER_FULL\x10\x05\x12\x0e\n\nSUPERSEDED\x10\x06\x12\x0f\n\x0bSTALE_EPOCH\x10\x07\x12\n\n\x06PAUSED\x10\x08\x12\x0f\n\x0bWRONG_STATE\x10\t\x12\r\n\tFORGOTTEN\x10\n\x12\x13\n\x0fNOT_IMPLEMENTED\x10\x0b\x12\x12\n\x0e\x42\x41\x44_PAGE_TOKEN\x10\x0c\x12\x10\n\x0cMODEL_FAILED\x10\r\x12\x0c\n\x08PROTOCOL\x10\x0e\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(agentic_sdr/common/v1/error_reason.proto\x12\x15\x61gentic_sdr.common.v1*\xad\x02\n\x0b\x45rrorReason\x12\x1c\n\x18\x45RROR_REASON_UNSPECIFIED\x10\x00\x12\x14\n\x10INVALID_ARGUMENT\x10\x01\x12\x0c\n\x08INTERNAL\x10\x02\x12\x0f\n\x0bUNAVAILABLE\x10\x03\x12\r\n\tNOT_FOUND\x10\x04\x12\x0f\n\x0b\x42UFFER_FULL\x10\x05\x12\x0e\n\nSUPERSEDED\x10\x06\x12\x0f\n\x0bSTALE_EPOCH\x10\x07\x12\n\n\x06PAUSED\x10\x08\x12\x0f\n\x0bWRONG_STATE\x10\t\x12\r\n\tFORGOTTEN\x10\n\x12\x13\n\x0fNOT_IMPLEMENTED\x10\x0b\x12\x12\n\x0e\x42\x41\x44_PAGE_TOKEN\x10\x0c\x12\x10\n\x0cMODEL_FAILED\x10\r\x12\x0c\n\x08PROTOCOL\x10\x0e\x12\x15\n\x11\x44\x45\x41\x44LINE_EXCEEDED\x10\x0f\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,5 +32,5 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentic_sdr.common.v1.error
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ERRORREASON']._serialized_start=68
-  _globals['_ERRORREASON']._serialized_end=346
+  _globals['_ERRORREASON']._serialized_end=369
 # @@protoc_insertion_point(module_scope)

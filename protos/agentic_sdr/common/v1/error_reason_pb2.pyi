@@ -35,12 +35,13 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example: {"reason": "INTERNAL", "metadata": {"error_id": "7f3c0a11"}}
     """
     UNAVAILABLE: _ErrorReason.ValueType  # 3
-    """The service can't do it now (starting, draining, its store is gone). Try again. UNAVAILABLE.
+    """The service can't do it now (starting, draining, its store is gone, as much as it can do at once is under way). Try
+    again. No metadata when a call was interrupted from within. UNAVAILABLE.
 
     Example: {"reason": "UNAVAILABLE", "metadata": {"component": "store"}}
     """
     NOT_FOUND: _ErrorReason.ValueType  # 4
-    """The named resource doesn't exist. NOT_FOUND.
+    """The named resource doesn't exist. No metadata from the health service. NOT_FOUND.
 
     Example: {"reason": "NOT_FOUND", "metadata": {"resource": "conversation"}}
     """
@@ -52,22 +53,26 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     SUPERSEDED: _ErrorReason.ValueType  # 6
     """More messages belong to the turn than the reply was made from; generate again. Only in RunTurns frames. ABORTED.
 
-    Example: {"reason": "SUPERSEDED", "metadata": {"turn_id": "0198f2…", "revision": "3"}}
+    Example: {"reason": "SUPERSEDED", "metadata": {"turn_id": "0198f2…", "epoch": "2", "revision": "3"}}
     """
     STALE_EPOCH: _ErrorReason.ValueType  # 7
-    """The turn was given to another worker; this worker's epoch (fencing token) is old. FAILED_PRECONDITION.
+    """The turn was given to another worker; this worker's epoch (fencing token) is old. Only in RunTurns frames.
+    FAILED_PRECONDITION.
 
     Example: {"reason": "STALE_EPOCH", "metadata": {"turn_id": "0198f2…", "epoch": "2"}}
     """
     PAUSED: _ErrorReason.ValueType  # 8
-    """A human answers this conversation: nothing may be sent. FAILED_PRECONDITION.
+    """A human answers this conversation: nothing may be sent. Only in RunTurns frames. FAILED_PRECONDITION.
 
-    Example: {"reason": "PAUSED", "metadata": {"conversation_id": "5b1d…"}}
+    Example: {"reason": "PAUSED", "metadata": {"turn_id": "0198f2…", "epoch": "2"}}
     """
     WRONG_STATE: _ErrorReason.ValueType  # 9
-    """The turn, part or dead letter is not in a state that allows this. FAILED_PRECONDITION.
+    """The turn, dead letter or summary is not in a state that allows this: in RunTurns frames (the turn has ended, or is
+    not complete yet), from ReplayDeadLetter, from PutSummary. FAILED_PRECONDITION.
 
-    Example: {"reason": "WRONG_STATE", "metadata": {"turn_id": "0198f2…", "state": "ended"}}
+    Example: {"reason": "WRONG_STATE", "metadata": {"turn_id": "0198f2…", "epoch": "2"}}
+    Example: {"reason": "WRONG_STATE", "metadata": {"turn_id": "0198f2…", "state": "open"}}
+    Example: {"reason": "WRONG_STATE", "metadata": {"conversation_id": "5b1d…", "state": "newer_summary"}}
     """
     FORGOTTEN: _ErrorReason.ValueType  # 10
     """The contact asked to be forgotten; a late record of them is refused. FAILED_PRECONDITION.
@@ -90,15 +95,21 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example: {"reason": "MODEL_FAILED", "metadata": {"model": "playbook"}}
     """
     PROTOCOL: _ErrorReason.ValueType  # 14
-    """The stream's first frame was not the one that the method asks for. FAILED_PRECONDITION.
+    """The stream's next frame was not the one that the method asks for. FAILED_PRECONDITION.
 
     Example: {"reason": "PROTOCOL", "metadata": {"expected": "begin"}}
+    """
+    DEADLINE_EXCEEDED: _ErrorReason.ValueType  # 15
+    """The time for the call was over, or for a frame that it waits for. DEADLINE_EXCEEDED.
+
+    Example: {"reason": "DEADLINE_EXCEEDED", "metadata": {}}
     """
 
 class ErrorReason(_ErrorReason, metaclass=_ErrorReasonEnumTypeWrapper):
     """Why a call or a frame was refused. Every error carries one google.rpc.ErrorInfo whose `reason` is the name of one of
     these values, whose `domain` is "agentic-sdr" and whose `metadata` holds the keys named below. A delay that is known
-    travels as google.rpc.RetryInfo.
+    travels as google.rpc.RetryInfo. Refusals in RunTurns frames carry the reason and the metadata, and no code. A test
+    provokes every example.
     """
 
 ERROR_REASON_UNSPECIFIED: ErrorReason.ValueType  # 0
@@ -114,12 +125,13 @@ INTERNAL: ErrorReason.ValueType  # 2
 Example: {"reason": "INTERNAL", "metadata": {"error_id": "7f3c0a11"}}
 """
 UNAVAILABLE: ErrorReason.ValueType  # 3
-"""The service can't do it now (starting, draining, its store is gone). Try again. UNAVAILABLE.
+"""The service can't do it now (starting, draining, its store is gone, as much as it can do at once is under way). Try
+again. No metadata when a call was interrupted from within. UNAVAILABLE.
 
 Example: {"reason": "UNAVAILABLE", "metadata": {"component": "store"}}
 """
 NOT_FOUND: ErrorReason.ValueType  # 4
-"""The named resource doesn't exist. NOT_FOUND.
+"""The named resource doesn't exist. No metadata from the health service. NOT_FOUND.
 
 Example: {"reason": "NOT_FOUND", "metadata": {"resource": "conversation"}}
 """
@@ -131,22 +143,26 @@ Example: {"reason": "BUFFER_FULL", "metadata": {"limit": "pending_messages"}}
 SUPERSEDED: ErrorReason.ValueType  # 6
 """More messages belong to the turn than the reply was made from; generate again. Only in RunTurns frames. ABORTED.
 
-Example: {"reason": "SUPERSEDED", "metadata": {"turn_id": "0198f2…", "revision": "3"}}
+Example: {"reason": "SUPERSEDED", "metadata": {"turn_id": "0198f2…", "epoch": "2", "revision": "3"}}
 """
 STALE_EPOCH: ErrorReason.ValueType  # 7
-"""The turn was given to another worker; this worker's epoch (fencing token) is old. FAILED_PRECONDITION.
+"""The turn was given to another worker; this worker's epoch (fencing token) is old. Only in RunTurns frames.
+FAILED_PRECONDITION.
 
 Example: {"reason": "STALE_EPOCH", "metadata": {"turn_id": "0198f2…", "epoch": "2"}}
 """
 PAUSED: ErrorReason.ValueType  # 8
-"""A human answers this conversation: nothing may be sent. FAILED_PRECONDITION.
+"""A human answers this conversation: nothing may be sent. Only in RunTurns frames. FAILED_PRECONDITION.
 
-Example: {"reason": "PAUSED", "metadata": {"conversation_id": "5b1d…"}}
+Example: {"reason": "PAUSED", "metadata": {"turn_id": "0198f2…", "epoch": "2"}}
 """
 WRONG_STATE: ErrorReason.ValueType  # 9
-"""The turn, part or dead letter is not in a state that allows this. FAILED_PRECONDITION.
+"""The turn, dead letter or summary is not in a state that allows this: in RunTurns frames (the turn has ended, or is
+not complete yet), from ReplayDeadLetter, from PutSummary. FAILED_PRECONDITION.
 
-Example: {"reason": "WRONG_STATE", "metadata": {"turn_id": "0198f2…", "state": "ended"}}
+Example: {"reason": "WRONG_STATE", "metadata": {"turn_id": "0198f2…", "epoch": "2"}}
+Example: {"reason": "WRONG_STATE", "metadata": {"turn_id": "0198f2…", "state": "open"}}
+Example: {"reason": "WRONG_STATE", "metadata": {"conversation_id": "5b1d…", "state": "newer_summary"}}
 """
 FORGOTTEN: ErrorReason.ValueType  # 10
 """The contact asked to be forgotten; a late record of them is refused. FAILED_PRECONDITION.
@@ -169,8 +185,13 @@ MODEL_FAILED: ErrorReason.ValueType  # 13
 Example: {"reason": "MODEL_FAILED", "metadata": {"model": "playbook"}}
 """
 PROTOCOL: ErrorReason.ValueType  # 14
-"""The stream's first frame was not the one that the method asks for. FAILED_PRECONDITION.
+"""The stream's next frame was not the one that the method asks for. FAILED_PRECONDITION.
 
 Example: {"reason": "PROTOCOL", "metadata": {"expected": "begin"}}
+"""
+DEADLINE_EXCEEDED: ErrorReason.ValueType  # 15
+"""The time for the call was over, or for a frame that it waits for. DEADLINE_EXCEEDED.
+
+Example: {"reason": "DEADLINE_EXCEEDED", "metadata": {}}
 """
 Global___ErrorReason: _TypeAlias = ErrorReason  # noqa: Y015

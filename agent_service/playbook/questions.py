@@ -1,0 +1,33 @@
+"""Which of the persona's answers a sentence asks for."""
+
+import re
+
+from agent_service.persona import Answered, Persona, Step
+from agent_service.understanding.intents import Intent, intents, is_question
+from agent_service.understanding.text import fold
+
+_STARTS_QUESTION = re.compile(r"^\W*(?:e\s+)?(?:tem|da|pode|e|eh|precisa|existe|voces?|vcs?)\b")
+_ANSWERED_OTHERWISE = frozenset({Intent.HUMAN, Intent.COMPLAINT, Intent.INTEREST, Intent.LATER, Intent.REFUSAL})
+
+
+def entries_for(sentence: str, persona: Persona, open_step: Step | None) -> list[Answered]:
+    """The entries whose patterns the sentence fits; a general one gives way to a special one."""
+    folded = fold(sentence)
+    found = [entry for entry in persona.faq if any(pattern.search(folded) for pattern in entry.patterns)]
+    if open_step is not None and not is_question(sentence):
+        # "não tenho contrato" answers the question about contracts and doesn't ask for them.
+        asks = [fold(ask) for ask in open_step.ask]
+        found = [each for each in found if not any(p.search(ask) for p in each.patterns for ask in asks)]
+    special = [entry for entry in found if not entry.general]
+    return special or found
+
+
+def may_ask(sentence: str) -> bool:
+    """Whether the sentence begins as questions without a mark do: "tem garantia"."""
+    return _STARTS_QUESTION.match(fold(sentence)) is not None
+
+
+def worth_an_answer(sentence: str) -> bool:
+    """Whether a question that nothing fits is more than "oi?" and is not served otherwise."""
+    words = re.findall(r"[a-z]+", fold(sentence))
+    return len(words) >= 3 and not intents(sentence) & _ANSWERED_OTHERWISE
