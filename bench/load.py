@@ -14,7 +14,7 @@ from bench.stand_in import StandIn, content_length
 
 FIXTURE = Path(__file__).parents[1] / "tests/fixtures/providers/evolution/01_conversation_text.json"
 ANSWER_TIMEOUT_S = 20.0
-_QUIET_S = 0.25
+_QUIET_S = 0.1
 # Everybody has one name in the whole run: no two messages ever meet in one lane.
 _numbers = itertools.count()
 

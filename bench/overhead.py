@@ -14,6 +14,7 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -86,12 +87,12 @@ class Run:
             self.measured.cpu_s[name] = spent + seconds - before[name]
 
 
-async def measure(directory: Path, profile: Profile) -> tuple[Run, Run]:
+async def measure(directory: Path, profile: Profile, settings: Mapping[str, str]) -> tuple[Run, Run]:
     """The system and the floor, taking turns."""
     stand_ins = StandIn(), StandIn()
     for one in stand_ins:
         await one.open()
-    system = Run(System(directory / "system", evolution_url=stand_ins[0].url), stand_ins[0])
+    system = Run(System(directory / "system", evolution_url=stand_ins[0].url, settings=settings), stand_ins[0])
     floor = Run(Floor(directory / "floor", evolution_url=stand_ins[1].url), stand_ins[1])
     runs = [system, floor]
     try:
@@ -149,6 +150,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=0, help="how often both take turns")
     parser.add_argument("--concurrency", type=int, default=0, help="conversations at a time under load")
     parser.add_argument("--pause-ms", type=float, default=50.0, help="between two messages when it is one at a time")
+    parser.add_argument(
+        "--max-parts", type=int, default=0, help="SDR_INGRESS_MAX_PARTS; 1: one send, as the floor does"
+    )
     parser.add_argument("--json", type=Path, help="write the numbers there too")
     parser.add_argument("--keep", type=Path, help="keep data and logs in this directory")
     arguments = parser.parse_args()
@@ -161,12 +165,13 @@ def main() -> int:
             "pause_s": arguments.pause_ms / 1000,
         }
     )
+    settings = {"SDR_INGRESS_MAX_PARTS": str(arguments.max_parts)} if arguments.max_parts else {}
     directory = (arguments.keep or Path(tempfile.mkdtemp(prefix="sdr-bench-"))).resolve()
     directory.mkdir(parents=True, exist_ok=True)
     try:
         disk_ms = fsync_ms(directory)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            system, floor = runner.run(measure(directory, profile))
+            system, floor = runner.run(measure(directory, profile, settings))
     except (NotStarted, NotAnswered) as error:
         print(f"The measurement broke off: {error}. Logs: {directory}", file=sys.stderr)
         return 1

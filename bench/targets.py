@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -40,7 +41,7 @@ class Target(Protocol):
 class System:
     """The product as it is run, durability on."""
 
-    def __init__(self, directory: Path, *, evolution_url: str) -> None:
+    def __init__(self, directory: Path, *, evolution_url: str, settings: Mapping[str, str] | None = None) -> None:
         self.processes = Processes(directory)
         buffer, context, agent, self.port, admin = free_ports(5)
         self._ports = [buffer, context, agent, self.port]
@@ -57,6 +58,7 @@ class System:
             "EVOLUTION_API_URL": evolution_url,
             "EVOLUTION_API_KEY": "bench-api-key",
             "EVOLUTION_WEBHOOK_TOKEN": _TOKEN,
+            **(settings or {}),
         }
         self.webhooks = Webhooks(port=self.port, path="/webhooks/evolution", token=_TOKEN)
 

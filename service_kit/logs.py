@@ -29,6 +29,8 @@ _DIGITS = re.compile(
     r"|\d{8,}"
     r"|(?:\+?\d{1,3}[ -]?)?\(?\d{2,3}\)?[ -]?\d{3,5}[ -]\d{4}(?!\d)"
 )
+# No alternative above replaces fewer; most values have fewer, and this says so much faster.
+_EIGHT_DIGITS = re.compile(r"(?:\D*+\d){8}")
 _EMOJI = {"debug": "🔎", "info": "🔹", "warning": "⚠️ ", "error": "❌", "critical": "🔥"}
 _EVENT_EMOJI = {"ready": "✅", "started": "🚀", "drained": "🚰", "stopped": "👋", "handled": "📨", "opened": "🔌"}
 _LOG_METHODS = {"exception": "error", "warn": "warning", "msg": "info"}
@@ -67,6 +69,8 @@ def pseudonym(contact: str, *, key: bytes) -> str:
 
 def redact_text(text: str) -> str:
     """The text with everything that may be a phone number replaced."""
+    if _EIGHT_DIGITS.match(text) is None:
+        return text
     return _DIGITS.sub(lambda match: match["id"] or NUMBER, text)
 
 

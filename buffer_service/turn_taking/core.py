@@ -184,6 +184,8 @@ class TurnTaking(Replies):
         for run in self.runs.values():
             if run.window is not None:
                 run.window = max(run.window, now + self.policy.lease)
+            if run.sign is not None:
+                run.sign = max(run.sign, now + self.policy.lease - self.policy.forgotten_after)
         self.tick(now)
 
     def tick(self, now: int) -> None:

@@ -1,0 +1,218 @@
+"""Turn-taking by hand: the knobs, one at a time, on a clock that the test moves."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from buffer_service.turn_taking import Policy, Strategy, TurnTaking
+from buffer_service.turn_taking import frames as fr
+from buffer_service.turn_taking.entities import Incoming, Lane, SendOutcome, TurnKind
+from buffer_service.turn_taking.sessions import Commit
+from tests.simulation.memory_store import MemoryStore
+
+T0 = 1_000_000
+
+
+class Desk:
+    """One lane, one worker."""
+
+    def __init__(self, policy: Policy | None = None, *, worker: bool = True) -> None:
+        self.store = MemoryStore(record_batch=100)
+        self.core = TurnTaking(store=self.store, policy=policy or Policy())
+        self.now = T0
+        self.lane: Lane = self.store.open_lane("a", self.now)
+        self.ids = itertools.count(1)
+        if worker:
+            self.core.hello(self.now, 1, worker="w", capacity=5, holding=[])
+
+    def frames(self) -> list[fr.Frame]:
+        return [f for _, f in self.core.take_frames()]
+
+    def write(self, body: bytes = b"x", **more: bool) -> None:
+        incoming = Incoming(message_id=f"m{next(self.ids)}", body=body, provider_at=self.now, **more)
+        self.core.enqueue(self.now, "a", incoming)
+
+    def later(self, milliseconds: int) -> None:
+        """Lets time pass as the engine does: a tick whenever something is due, heartbeats every second."""
+        until = self.now + milliseconds
+        while self.now < until:
+            due = self.core.timers.next() or until
+            self.now = min(until, max(self.now + 1, min(due, self.now + 200)))
+            self.core.heartbeat(self.now, 1)
+            self.core.tick(self.now)
+
+    def assigned(self) -> fr.Assign:
+        [assign] = [f for f in self.frames() if isinstance(f, fr.Assign)]
+        return assign
+
+    def commit(self, assign: fr.Assign, *parts: str, last: bool = True) -> fr.Committed:
+        request = Commit(
+            ask=1, turn_id=assign.turn_id, epoch=assign.epoch, revision=assign.revision, parts=parts, last=last
+        )
+        self.core.commit(self.now, 1, request)
+        self.core.settle(self.now)
+        [answer] = [f for f in self.frames() if isinstance(f, fr.Committed)]
+        return answer
+
+    def answer(self, assign: fr.Assign) -> None:
+        committed = self.commit(assign, "olá")
+        assert committed.go
+        self.core.result(
+            self.now,
+            1,
+            ask=2,
+            turn_id=assign.turn_id,
+            epoch=assign.epoch,
+            part=0,
+            attempt=committed.go.part.attempt,
+            outcome=SendOutcome.SENT,
+        )
+        self.core.finish(self.now, 1, ask=3, turn_id=assign.turn_id, epoch=assign.epoch, version=1)
+        self.core.settle(self.now)
+
+
+def test_an_idle_lane_answers_at_once_and_again_at_once() -> None:
+    desk = Desk()
+    for _ in range(3):
+        desk.write()
+        desk.answer(desk.assigned())
+        desk.frames()
+        desk.later(10)
+    assert desk.lane.turn is None and not desk.lane.pending
+
+
+def test_what_came_during_a_turn_waits_until_the_lead_is_quiet() -> None:
+    desk = Desk(Policy(quiet=700, busy_timeout=10_000))
+    desk.write()
+    first = desk.assigned()
+    desk.later(1_000)
+    desk.write()
+    desk.answer(first)
+    desk.later(400)
+    desk.write()
+    desk.later(600)
+    assert desk.lane.turn is None, "the lead wrote 600 ms ago"
+    desk.later(200)
+    assert [m.message_id for m in desk.assigned().messages] == ["m2", "m3"]
+
+
+def test_a_lead_who_never_stops_is_answered_at_the_busy_timeout() -> None:
+    desk = Desk(Policy(quiet=700, busy_timeout=3_000))
+    desk.write()
+    first = desk.assigned()
+    desk.write()
+    desk.answer(first)
+    for _ in range(7):
+        desk.later(400)
+        desk.write()
+        assert desk.lane.turn is None
+    desk.later(400)
+    assert len(desk.assigned().messages) == 8
+
+
+def test_fixed_delay_makes_everybody_wait() -> None:
+    desk = Desk(Policy(strategy=Strategy.FIXED_DELAY, fixed_delay=5_000))
+    desk.write()
+    desk.later(2_000)
+    desk.write()
+    desk.later(2_900)
+    assert desk.lane.turn is None
+    desk.later(200)
+    assert len(desk.assigned().messages) == 2
+
+
+@pytest.mark.parametrize(("body", "count"), [(b"x", 50), (b"x" * 300_000, 3)])
+def test_a_turn_is_bounded_and_the_rest_waits(body: bytes, count: int) -> None:
+    desk = Desk()
+    desk.write()
+    first = desk.assigned()
+    for _ in range(60):
+        desk.write(body)
+    desk.answer(first)
+    desk.later(800)
+    second = desk.assigned()
+    assert len(second.messages) == count
+    assert len(desk.lane.pending) == 60 - count
+
+
+def test_messages_join_a_turn_that_waits_for_a_worker() -> None:
+    desk = Desk(worker=False)
+    for _ in range(5):
+        desk.write()
+        desk.now += 2_000
+    desk.core.hello(desk.now, 1, worker="w", capacity=1, holding=[])
+    assign = desk.assigned()
+    assert len(assign.messages) == 5 and assign.revision == 5
+    assert assign.remaining == 20_000, "joining messages don't move the deadline"
+
+
+def test_a_pause_ends_when_no_human_wrote_for_long_enough() -> None:
+    desk = Desk(Policy(handoff_quiet=60_000))
+    desk.core.pause(desk.now, "a", "rpc")
+    desk.later(50_000)
+    desk.write(human=True)
+    desk.later(50_000)
+    assert desk.lane.paused, "the human renewed it"
+    desk.later(11_000)
+    assert not desk.lane.paused
+    desk.frames()
+    desk.write()
+    assert desk.assigned().kind is TurnKind.ANSWER
+
+
+def test_capacity_is_the_workers_credit() -> None:
+    desk = Desk(worker=False)
+    for name in "bcd":
+        desk.store.open_lane(name, desk.now)
+        desk.core.enqueue(desk.now, name, Incoming(message_id=name, body=b"x", provider_at=desk.now))
+    desk.core.hello(desk.now, 1, worker="w", capacity=2, holding=[])
+    assert [f.who.conversation_id for f in desk.frames() if isinstance(f, fr.Assign)] == ["b", "c"]
+
+
+def test_a_worker_that_drains_is_not_handed_its_turn_again() -> None:
+    desk = Desk()
+    desk.write()
+    assign = desk.assigned()
+    desk.core.release(desk.now, turn_id=assign.turn_id, epoch=assign.epoch, failed=False)
+    desk.core.settle(desk.now)
+    desk.later(1_000)
+    assert not [f for f in desk.frames() if isinstance(f, fr.Assign)]
+    desk.core.hello(desk.now, 2, worker="other", capacity=1, holding=[])
+    again = desk.assigned()
+    assert (again.turn_id, again.epoch) == (assign.turn_id, 2)
+
+
+def test_a_refused_first_part_opens_the_turn_again() -> None:
+    desk = Desk()
+    desk.write()
+    assign = desk.assigned()
+    committed = desk.commit(assign, "um", "dois")
+    assert committed.go
+    desk.core.result(
+        desk.now, 1, ask=2, turn_id=assign.turn_id, epoch=assign.epoch, part=0,
+        attempt=committed.go.part.attempt, outcome=SendOutcome.REFUSED_RETRY,
+    )  # fmt: skip
+    desk.core.settle(desk.now)
+    [told] = [f for f in desk.frames() if isinstance(f, fr.Committed)]
+    assert told.stored_parts == 0 and told.go is None
+    request = Commit(ask=3, turn_id=assign.turn_id, epoch=assign.epoch, revision=1, parts=("um",), last=True)
+    desk.core.commit(desk.now, 1, request)
+    desk.core.settle(desk.now)
+    assert not desk.frames(), "parked during back-off"
+    desk.later(1_100)
+    [go] = [f for f in desk.frames() if isinstance(f, fr.Committed)]
+    assert go.go and go.parked == 1_000
+
+
+def test_a_sleeping_buffer_takes_nothing_away_when_it_wakes() -> None:
+    desk = Desk()
+    desk.write()
+    desk.assigned()
+    desk.now += 60_000
+    desk.core.woke(desk.now)
+    assert desk.lane.turn and desk.lane.turn.attempts == 0
+    desk.core.heartbeat(desk.now, 1)
+    desk.later(2_000)
+    assert desk.lane.turn.attempts == 0
