@@ -159,7 +159,7 @@ class People:
             lane = self._turns.raw(conversation_id)
             names.update(a.partition(":")[2] for a in lane.aliases)
             self._turns.forget(now, lane)
-            messages += self._store.erase(conversation_id, now)
+            messages += self._store.erase(conversation_id)
         self._store.erase_quarantine(sorted(names))
         return pb.ForgetContactResponse(conversation_ids=ids, messages=messages)
 

@@ -11,9 +11,9 @@ def main() -> None:
     """Read the settings and serve until a signal."""
     with starting("context"):
         settings = load(ContextSettings)
-        logs.configure(service="context", level=settings.log_level, json=settings.log_json)
+        logs.configure(service="context_service", level=settings.log_level, json=settings.log_json)
         settings.sqlite_path()
-    run(lambda: ContextApp(settings), config=ServerConfig(service="context", address=settings.context_address))
+    run(lambda: ContextApp(settings), config=ServerConfig(service="context_service", address=settings.context_address))
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ import argparse
 import hashlib
 import json
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping
@@ -40,6 +41,7 @@ def main() -> int:
             file=sys.stderr,
         )
         return 1
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `make up | head` is no error
     print(f"Ready after {time.monotonic() - began:.1f} s.\n")
     print(welcome.text(settings))
     return 0

@@ -152,7 +152,8 @@ class IngressApp:
         try:
             stub = health_pb2_grpc.HealthStub(channel)
             answer = await stub.Check(  # type: ignore[attr-defined]
-                health_pb2.HealthCheckRequest(), timeout=HEALTH_TIMEOUT_S)
+                health_pb2.HealthCheckRequest(), timeout=HEALTH_TIMEOUT_S
+            )
         except grpc.aio.AioRpcError:
             return False
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)

@@ -401,6 +401,9 @@ class TurnRunner:
         self.counters[f"sends_{pb.SendOutcome.Name(result.outcome).removeprefix('SEND_OUTCOME_').lower()}"] += 1
         self._remember(held.turn_id, part.attempt, result)
         held.sending = None
+        if result.outcome != pb.SEND_OUTCOME_SENT:
+            outcome = pb.SendOutcome.Name(result.outcome).removeprefix("SEND_OUTCOME_").lower()
+            _log.warning("part_not_sent", turn_id=held.turn_id, part=part.index, outcome=outcome, detail=result.detail)
         # Whoever holds the turn now tells it; after a revocation it is evidence.
         teller = self._held.get(held.turn_id, held)
         now = self._clock.monotonic()

@@ -54,13 +54,6 @@ class InvalidArgument(ServiceError):
             self.metadata["field"] = _encodable(field)
 
 
-class DeadlineMissing(ServiceError):
-    """The call has no deadline; set one."""
-
-    code = grpc.StatusCode.INVALID_ARGUMENT
-    reason = "DEADLINE_MISSING"
-
-
 class DeadlineExceeded(ServiceError):
     """The call took longer than the server allows."""
 

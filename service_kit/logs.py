@@ -1,7 +1,5 @@
 """Structured logs: emoji on a terminal, JSON lines elsewhere, personal data never, and no way to raise."""
 
-import hashlib
-import hmac
 import json as jsonlib
 import logging
 import math
@@ -57,14 +55,6 @@ def configure(*, service: str, level: str = "INFO", json: bool | None = None) ->
 def get(name: str) -> structlog.stdlib.BoundLogger:
     """A logger that carries its name. Event names are static and in the past tense; data goes in keys."""
     return cast(structlog.stdlib.BoundLogger, structlog.get_logger(name))
-
-
-def pseudonym(contact: str, *, key: bytes) -> str:
-    """Twelve hexadecimal digits that stand for a person in logs, the same ones for the same key."""
-    digest = hmac.new(key, contact.encode("utf-8", "replace"), hashlib.sha256).hexdigest()
-    # Nearly always the first twelve; a window with a long run of digits would be taken for a phone number.
-    windows = (digest[start : start + 12] for start in range(len(digest) - 11))
-    return next((window for window in windows if not _DIGITS.search(window)), digest[:12])
 
 
 def redact_text(text: str) -> str:

@@ -39,6 +39,7 @@ class Connection:
     def _open(path: Path) -> apsw.Connection:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch(mode=0o600)  # the data is personal; SQLite gives its log the same mode
             db = apsw.Connection(str(path))
             for name, value, _ in PRAGMAS:
                 db.execute(f"PRAGMA {name} = {value}").fetchall()

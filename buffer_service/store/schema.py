@@ -59,6 +59,5 @@ CREATE TABLE quarantine (
   quarantine_id INTEGER PRIMARY KEY AUTOINCREMENT, tenant TEXT NOT NULL, channel TEXT NOT NULL, instance TEXT NOT NULL,
   reason TEXT NOT NULL, body BLOB NOT NULL, created_at INTEGER NOT NULL
 );
-CREATE TABLE tombstone (conversation_id TEXT PRIMARY KEY, forgotten_at INTEGER NOT NULL) WITHOUT ROWID;
 """,
 }

@@ -168,7 +168,11 @@ class SqliteStore(LaneTables):
             "needs_human": self.one(f"SELECT count(*) FROM conversation WHERE needs_human = 1 AND {who}", (tenant,))[0],
             "dead_letters": self.one(f"SELECT count(*) FROM dead_letter WHERE replayed_at = 0 AND {who}", (tenant,))[0],
             "quarantined": self.one(f"SELECT count(*) FROM quarantine WHERE {who}", (tenant,))[0],
-            "unknown_parts": self.one("SELECT count(*) FROM part WHERE state = 4")[0],
+            "unknown_parts": self.one(
+                "SELECT count(*) FROM part p JOIN turn t USING (turn_id) JOIN conversation c USING (conversation_id) "
+                f"WHERE p.state = 4 AND {who}",
+                (tenant,),
+            )[0],
         }
 
     # ---- erasing
@@ -183,8 +187,8 @@ class SqliteStore(LaneTables):
         )
         return [row[0] for row in found]
 
-    def erase(self, conversation_id: str, now: int) -> int:
-        """Deletes everything of a conversation but a tombstone; the number of messages."""
+    def erase(self, conversation_id: str) -> int:
+        """Deletes everything of a conversation; the number of messages."""
         self._lanes.pop(conversation_id, None)
         for turn in [t for t, *_ in self._turns.values() if t.conversation_id == conversation_id]:
             del self._turns[turn.turn_id]
@@ -196,7 +200,6 @@ class SqliteStore(LaneTables):
         self.db.execute(f"DELETE FROM message WHERE {of_turns}", (conversation_id,))
         for table in ("message", "turn", "echo", "dead_letter", "alias", "conversation"):
             self.db.execute(f"DELETE FROM {table} WHERE conversation_id = ?", (conversation_id,))
-        self.db.execute("INSERT OR REPLACE INTO tombstone VALUES (?, ?)", (conversation_id, now))
         self._count_live()
         self.erased = True
         return messages

@@ -40,7 +40,6 @@ def test_status_carries_one_error_info_and_retry_info_only_if_known() -> None:
     [
         (errors.InvalidArgument("no id", field="id"), "INVALID_ARGUMENT", "INVALID_ARGUMENT", {"field": "id"}),
         (errors.InvalidArgument(), "INVALID_ARGUMENT", "INVALID_ARGUMENT", {}),
-        (errors.DeadlineMissing(), "INVALID_ARGUMENT", "DEADLINE_MISSING", {}),
         (errors.DeadlineExceeded(), "DEADLINE_EXCEEDED", "DEADLINE_EXCEEDED", {}),
         (errors.Unavailable(retry_after_ms=5), "UNAVAILABLE", "UNAVAILABLE", {}),
         (errors.NotFound(), "NOT_FOUND", "NOT_FOUND", {}),

@@ -147,16 +147,6 @@ def test_any_state_of_stdout_is_survived(monkeypatch: pytest.MonkeyPatch, stream
     logs.get("mod").info("thing_done", word="ação")
 
 
-@given(contact=st.text(), key=st.binary(min_size=1))
-def test_a_pseudonym_is_stable_and_survives_redaction(contact: str, key: bytes) -> None:
-    name = logs.pseudonym(contact, key=key)
-    assert name == logs.pseudonym(contact, key=key)
-    assert len(name) == 12
-    assert set(name) <= set("0123456789abcdef")
-    assert logs.redact_text(name) == name
-    assert name != logs.pseudonym(contact, key=key + b"x")
-
-
 @given(before=st.text(alphabet="abcxyz-@ :"), digits=st.from_regex(r"[0-9]{8,15}", fullmatch=True), after=st.text())
 def test_no_long_number_survives(before: str, digits: str, after: str) -> None:
     assert digits not in logs.redact_text(before + digits + after)

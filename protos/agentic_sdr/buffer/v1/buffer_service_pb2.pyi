@@ -1936,7 +1936,7 @@ class GetStatsResponse(_message.Message):
     needs_human: _builtins.int
     """Conversations that a human has to look at."""
     unknown_parts: _builtins.int
-    """Parts whose fate nobody knows, ever."""
+    """Parts whose fate nobody knows, of the turns that are still kept."""
     strategy: _builtins.str
     """The turn-taking strategy: "enqueue", "fixed_delay" or "preempt"."""
     @_builtins.property
@@ -1949,7 +1949,7 @@ class GetStatsResponse(_message.Message):
 
     @_builtins.property
     def counters(self) -> _containers.ScalarMap[_builtins.str, _builtins.int]:
-        """Counters since the process started, by name: "commits", "superseded", "restarts", …"""
+        """Counters since the process started, by name: "assigned", "attempts", "superseded", …"""
 
     def __init__(
         self,

@@ -174,8 +174,8 @@ class BufferServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ForgetContact(self, request, context):
-        """Erases everything of a person: revokes a running turn, deletes messages, parts and aliases, and leaves a tombstone
-        under which a late record is refused. Idempotent.
+        """Erases everything of a person: revokes a running turn, deletes messages, parts and aliases. A worker's
+        late frame about it is refused (WRONG_STATE); the context service refuses a late record. Idempotent.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

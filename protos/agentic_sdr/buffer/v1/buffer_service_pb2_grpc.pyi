@@ -83,8 +83,8 @@ class BufferServiceStub:
     Errors: NOT_FOUND; WRONG_STATE while its honest sentence is still on the way.
     """
     ForgetContact: _grpc.UnaryUnaryMultiCallable[_buffer_service_pb2.ForgetContactRequest, _buffer_service_pb2.ForgetContactResponse]
-    """Erases everything of a person: revokes a running turn, deletes messages, parts and aliases, and leaves a tombstone
-    under which a late record is refused. Idempotent.
+    """Erases everything of a person: revokes a running turn, deletes messages, parts and aliases. A worker's
+    late frame about it is refused (WRONG_STATE); the context service refuses a late record. Idempotent.
     """
     GetStats: _grpc.UnaryUnaryMultiCallable[_buffer_service_pb2.GetStatsRequest, _buffer_service_pb2.GetStatsResponse]
     """Counts for `make status` and metrics. Cheap."""
@@ -144,8 +144,8 @@ class BufferServiceAsyncStub(BufferServiceStub):
     Errors: NOT_FOUND; WRONG_STATE while its honest sentence is still on the way.
     """
     ForgetContact: _aio.UnaryUnaryMultiCallable[_buffer_service_pb2.ForgetContactRequest, _buffer_service_pb2.ForgetContactResponse]  # type: ignore[assignment]
-    """Erases everything of a person: revokes a running turn, deletes messages, parts and aliases, and leaves a tombstone
-    under which a late record is refused. Idempotent.
+    """Erases everything of a person: revokes a running turn, deletes messages, parts and aliases. A worker's
+    late frame about it is refused (WRONG_STATE); the context service refuses a late record. Idempotent.
     """
     GetStats: _aio.UnaryUnaryMultiCallable[_buffer_service_pb2.GetStatsRequest, _buffer_service_pb2.GetStatsResponse]  # type: ignore[assignment]
     """Counts for `make status` and metrics. Cheap."""
@@ -256,8 +256,8 @@ class BufferServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _buffer_service_pb2.ForgetContactRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_buffer_service_pb2.ForgetContactResponse, _abc.Awaitable[_buffer_service_pb2.ForgetContactResponse]]:
-        """Erases everything of a person: revokes a running turn, deletes messages, parts and aliases, and leaves a tombstone
-        under which a late record is refused. Idempotent.
+        """Erases everything of a person: revokes a running turn, deletes messages, parts and aliases. A worker's
+        late frame about it is refused (WRONG_STATE); the context service refuses a late record. Idempotent.
         """
 
     @_abc_1.abstractmethod
