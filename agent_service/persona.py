@@ -15,7 +15,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PlainValidato
 from agent_service.understanding.text import fold
 from service_kit.settings import ConfigurationError
 
-PLACEHOLDERS = frozenset({"agent", "company", "city", "state", "name", "bill", "greeting", "day", "time"})
+PLACEHOLDERS = frozenset({"agent", "company", "city", "state", "name", "bill", "greeting", "moment"})
+
+MAX_SCORE = 100
 
 
 def _text(value: str) -> str:
@@ -77,6 +79,7 @@ class Outcome(StrEnum):
 
     DISQUALIFY = "disqualify"
     REFUSE = "refuse"
+    OTHER_OFFER = "other_offer"
     HANDOFF = "handoff"
 
 
@@ -105,7 +108,8 @@ class Answered(_Part):
     id: str
     patterns: Annotated[tuple[Pattern, ...], Field(min_length=1)]
     answers: Variants
-    general: bool = Field(False, description="gives way to a more specific entry in the same sentence")
+    stated: tuple[Pattern, ...] = Field((), description="objections: answered also when they are no question")
+    general: bool = Field(False, description="gives way to a more specific entry in the same clause")
 
 
 class Offer(_Part):
@@ -116,6 +120,7 @@ class Offer(_Part):
     patterns: Annotated[tuple[Pattern, ...], Field(min_length=1)]
     pitch: Variants
     when: Condition = Condition()
+    instead: str = Field("", description="the flow that is offered, once, to whom this one doesn't appeal")
     handoff: str = ""
 
 
@@ -130,8 +135,22 @@ class Step(_Part):
     ask: Variants
     when: Condition = Condition()
     choices: dict[str, tuple[Pattern, ...]] = {}
+    heard: dict[str, tuple[Pattern, ...]] = Field(
+        {}, description="answers that are recognised without their question; a text step keeps the lead's own words"
+    )
+    implied: str = Field("", description="the answer that is meant by who answers a later question instead")
+    essential: bool = Field(False, description="asked even when the lead already proposed a day")
     replies: dict[str, Variants] = {}
     outcomes: dict[str, Outcome] = {}
+
+
+class Criterion(_Part):
+    """Something that speaks for the lead: met when one of the conditions holds."""
+
+    id: str
+    points: int = Field(ge=0, le=100)
+    required: bool = True
+    any_of: Annotated[tuple[Condition, ...], Field(min_length=1)]
 
 
 class Trigger(_Part):
@@ -153,6 +172,8 @@ class Sentences(_Part):
     noted_location: Variants
     noted: Variants
     hello_again: Variants
+    back_again: Variants
+    back_again_known: Variants
     thanks: Variants
     later: Variants
     unknown_question: Variants
@@ -162,6 +183,9 @@ class Sentences(_Part):
     handoff: Variants
     handoff_complaint: Variants
     meeting_handoff: Variants
+    meeting_noted: Variants
+    other_moment: Variants
+    other_offer: Variants
     refused: Variants
     disqualified: Variants
     welcome_back: Variants
@@ -190,7 +214,7 @@ class Persona(_Part):
     refused_stage: str
     scheduling_stage: str
     meeting_stage: str
-    qualified_score: int = Field(ge=0, le=100)
+    criteria: Annotated[tuple[Criterion, ...], Field(min_length=1)]
     bill_topic: Pattern
     bill_ignore: Pattern | None = None
     greetings: Greetings
@@ -212,6 +236,12 @@ class Persona(_Part):
                 raise ValueError(f"script.{step.id}.stage: {step.stage} is not one of the stages")
             if step.reads is Reads.CHOICE and not step.choices:
                 raise ValueError(f"script.{step.id}.choices: a step that reads a choice needs choices")
+        flows = {offer.flow for offer in self.offers}
+        for offer in self.offers:
+            if offer.instead and offer.instead not in flows:
+                raise ValueError(f"offers.{offer.id}.instead: {offer.instead} is not the flow of an offer")
+        if sum(criterion.points for criterion in self.criteria) > MAX_SCORE:
+            raise ValueError(f"criteria: their points add up to more than {MAX_SCORE}")
         for stage in (self.handoff_stage, self.refused_stage, self.scheduling_stage, self.meeting_stage):
             if stage not in self.stages:
                 raise ValueError(f"stages: {stage} is missing")

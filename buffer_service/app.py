@@ -77,5 +77,6 @@ class BufferApp:
         if hasattr(self, "_inbox"):
             self._inbox.look_at_disk()
         if now >= self._next_sweep:
-            self._next_sweep = now + SWEEP_EVERY_MS
-            store.sweep(now - int(self._settings.retention_days * DAY_MS))
+            swept = store.sweep(now - int(self._settings.retention_days * DAY_MS))
+            # In small pieces, so that nobody waits for it.
+            self._next_sweep = now + (1_000 if swept else SWEEP_EVERY_MS)

@@ -24,6 +24,8 @@ T = TypeVar("T")
 MAX_GROUP = 256
 MAX_WAIT_S = 0.2
 SLEPT_MS = 1_500
+QUIET_MS = 5_000
+SMALL_FILE = 64 << 20
 _log = logs.get(__name__)
 
 
@@ -58,6 +60,8 @@ class Engine:
         self._opened: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._failed: asyncio.Future[None] = self._loop.create_future()
         self._next_housekeeping = 0
+        self._last_command = 0
+        self._last_tick = clock.now_ms()
         self._in_hand: list[_Command] = []
         self.store: SqliteStore
         self.turns: TurnTaking
@@ -123,11 +127,11 @@ class Engine:
             self.turns.take_frames()
 
     def _turn_of_the_crank(self) -> bool:
-        before = self._clock.now_ms()
         group, going_on = self._collect()
         self._in_hand = group
-        now = self._clock.now_ms()
-        self._commit(group, slept=now - before > SLEPT_MS)
+        if group:
+            self._last_command = self._clock.now_ms()
+        self._commit(group)
         return going_on
 
     def _collect(self) -> tuple[list[_Command], bool]:
@@ -149,17 +153,20 @@ class Engine:
             return MAX_WAIT_S
         return min(max(due - self._clock.now_ms(), 0) / 1000 + 0.0005, MAX_WAIT_S)
 
-    def _commit(self, group: list[_Command], *, slept: bool) -> None:
+    def _commit(self, group: list[_Command]) -> None:
         with self.store.transaction():
             for command in group:
                 self._do(command)
             with self.store.step():
                 now = self._clock.now_ms()
-                (self.turns.woke if slept else self.turns.tick)(now)
+                # Also after a slow step or disk: leases must not end because this side was late.
+                (self.turns.woke if now - self._last_tick > SLEPT_MS else self.turns.tick)(now)
+                self._last_tick = now
                 self._housekeep(now)
             self.turns.keep_frames()
         if self.store.erased:
-            self.store.truncate_wal()
+            quiet = not group and not self.turns.runs and self._clock.now_ms() - self._last_command > QUIET_MS
+            self.store.vacuum(at_most_bytes=1 << 62 if quiet else SMALL_FILE)
         frames = self.turns.take_frames()
         if group or frames:
             self._loop.call_soon_threadsafe(self._answer, group, frames)
@@ -174,20 +181,25 @@ class Engine:
                 self.turns.settle(now)
             self.turns.keep_frames()
         except UnknownConversation:
+            self._undo()
             command.error = NotFound("There is no such conversation.", resource="conversation")
         except ServiceError as error:
+            self._undo()
             command.error = error
         except Exception as error:
-            command.error = self._survive(error)
+            # A bug in one command must not stop the others.
+            error_id = secrets.token_hex(4)
+            _log.error("step_failed", error_id=error_id, exc_info=error)
+            self._undo()
+            command.error = Internal(error_id=error_id)
 
-    def _survive(self, error: Exception) -> ServiceError:
-        """A bug in one command must not stop the others: the store has rolled its step back, so does the core."""
-        error_id = secrets.token_hex(4)
-        _log.error("step_failed", error_id=error_id, exc_info=error)
+    def _undo(self) -> None:
+        """The store has rolled the step back; the core follows it."""
         conversations = self.turns.abandon()
-        with self.store.step():
-            self.turns.resync(self._clock.now_ms(), conversations)
-        return Internal(error_id=error_id)
+        if conversations:
+            with self.store.step():
+                self.turns.resync(self._clock.now_ms(), conversations)
+            self.turns.keep_frames()
 
     def _housekeep(self, now: int) -> None:
         if now >= self._next_housekeeping:

@@ -118,6 +118,9 @@ class Inbox:
         message = event.echo
         if self._store.seen(scope, message.message_id):
             return pb.EventResult(outcome=Outcome.OUTCOME_DUPLICATE)
+        known = self._identities.find(scope, event.contact.aliases)
+        if known is None and self._turns.recently_forgotten(now, message.text):
+            return pb.EventResult(outcome=Outcome.OUTCOME_NOTED)
         lane = self._identities.resolve(now, scope, event.contact, learn_address=False)
         echo = Echo(message.text, now, self._incoming(now, message, human=True))
         foreign = self._turns.echo(now, lane.conversation_id, echo)

@@ -24,6 +24,8 @@ from buffer_service.turn_taking.frames import Frame
 from service_kit import logs
 from service_kit.errors import InvalidArgument, ServiceError
 
+MAX_TOGETHER = 64
+MAX_TOGETHER_BYTES = 1 << 20
 Context = grpc.aio.ServicerContext[Any, Any]
 _log = logs.get(__name__)
 
@@ -60,7 +62,9 @@ class BufferService(buffer_service_pb2_grpc.BufferServiceServicer):
         self._engine.post(lambda now: self._hello(now, sid, hello))
         reader = asyncio.create_task(self._read(sid, request_iterator), name=f"run-turns-{sid}")
         try:
-            while (frame := await queue.get()) is not None:
+            going_on = True
+            while going_on and (frame := await queue.get()) is not None:
+                going_on = _add_waiting(queue, frame)
                 yield frame
         finally:
             reader.cancel()
@@ -71,6 +75,8 @@ class BufferService(buffer_service_pb2_grpc.BufferServiceServicer):
         try:
             async for frame in frames:
                 self._take(sid, frame)
+                for following in frame.also:
+                    self._take(sid, following)
         finally:
             # The worker closed its half: what is under way is decided by its lease.
             self._end(sid)
@@ -221,6 +227,19 @@ async def _first_frame(frames: AsyncIterator[pb.RunTurnsRequest]) -> pb.Hello:
             return frame.hello
         break
     raise ProtocolError(expected="hello")
+
+
+def _add_waiting(queue: asyncio.Queue[pb.RunTurnsResponse | None], frame: pb.RunTurnsResponse) -> bool:
+    """Takes along what waits behind this frame; False when that is the end."""
+    # A message on a stream costs far more than what is in it.
+    size = 0 if queue.empty() else frame.ByteSize()
+    while len(frame.also) < MAX_TOGETHER and size < MAX_TOGETHER_BYTES and not queue.empty():
+        following = queue.get_nowait()
+        if following is None:
+            return False
+        size += following.ByteSize()
+        frame.also.append(following)
+    return True
 
 
 def _problem(frame: pb.RunTurnsRequest) -> str:

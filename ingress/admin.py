@@ -23,7 +23,7 @@ from service_kit.clock import Clock
 MAX_TEXT = 4_096
 MAX_BODY = 64 << 10
 SSE_PING_S = 15.0
-FORWARDED = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")
+FORWARDED = ("Forwarded", "Via", "X-Real-IP", "CF-Connecting-IP", "True-Client-IP")
 _CONTACT = re.compile(r"[0-9]{8,15}", re.ASCII)
 _MESSAGE_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
 _log = logs.get(__name__)
@@ -104,7 +104,8 @@ class AdminEdge:
         offered = request.headers.get("Authorization", "").removeprefix("Bearer ").encode("utf-8", "replace")
         if self._token and hmac.compare_digest(offered, self._token):
             return True
-        if any(name in request.headers for name in FORWARDED):
+        forwarded = any(name.lower().startswith("x-forwarded-") for name in request.headers)
+        if forwarded or any(name in request.headers for name in FORWARDED):
             return False
         return _is_local(request.remote) and _is_local_host(request.host)
 
@@ -142,7 +143,7 @@ class AdminEdge:
         await response.write(b": listening\n\n")
         stopping = asyncio.create_task(self._stopping.wait(), name="console-stop")
         try:
-            async with self._console.listen(contact, int(after) if after and after.isdecimal() else None) as queue:
+            async with self._console.listen(contact, _event_number(after)) as queue:
                 while not stopping.done():
                     getting = asyncio.create_task(queue.get(), name="console-event")
                     await asyncio.wait({getting, stopping}, timeout=SSE_PING_S, return_when=asyncio.FIRST_COMPLETED)
@@ -175,6 +176,10 @@ async def _read_message(request: web.Request) -> tuple[str, str, str]:
         raise BadRequest("message_id must be 1 to 64 letters, digits, - or _.")
     clean = text.encode("utf-8", "replace").decode().replace("\x00", "")
     return _contact(body.get("contact")), clean, message_id
+
+
+def _event_number(value: str | None) -> int | None:
+    return int(value) if value and len(value) < 20 and value.isascii() and value.isdecimal() else None
 
 
 def _contact(value: object) -> str:

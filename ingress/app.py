@@ -26,7 +26,9 @@ from service_kit.clock import Clock, SystemClock
 from service_kit.ports import require_free
 from service_kit.settings import ConfigurationError
 
-DRAIN_TURNS_S = 7.0
+DRAIN_EDGE_S = 1.5
+DRAIN_TURNS_S = 4.0
+DRAIN_SENDS_S = 10.5
 HEALTH_TIMEOUT_S = 0.5
 _log = logs.get(__name__)
 
@@ -116,8 +118,8 @@ class IngressApp:
 
     async def drain(self) -> None:
         """Takes no more webhooks, lets turns end or gives them back."""
-        await self._edge.close(grace_s=3.0)
-        await self._runner.drain(DRAIN_TURNS_S)
+        await self._edge.close(grace_s=DRAIN_EDGE_S)
+        await self._runner.drain(turns_s=DRAIN_TURNS_S, sends_s=DRAIN_SENDS_S)
 
     async def close(self) -> None:
         """Closes in reverse."""

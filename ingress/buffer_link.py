@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 HEARTBEAT_S = 1.0
 MIN_BACKOFF_S = 0.05
 MAX_BACKOFF_S = 1.0
+MAX_TOGETHER = 64
+MAX_TOGETHER_BYTES = 1 << 20
 _log = logs.get(__name__)
 
 
@@ -75,6 +77,8 @@ class BufferLink:
             _log.info("buffer_stream_opened", holding=len(hello.holding))
             while isinstance(frame := await call.read(), pb.RunTurnsResponse):
                 self._on_frame(frame)
+                for following in frame.also:
+                    self._on_frame(following)
         finally:
             self.connected = False
             call.cancel()
@@ -83,19 +87,29 @@ class BufferLink:
                 with contextlib.suppress(asyncio.CancelledError):
                     await writer
 
+    def _add_waiting(self, frame: pb.RunTurnsRequest) -> None:
+        # A message on a stream costs far more than what is in it.
+        size = 0 if self._outgoing.empty() else frame.ByteSize()
+        while len(frame.also) < MAX_TOGETHER and size < MAX_TOGETHER_BYTES and not self._outgoing.empty():
+            following = self._outgoing.get_nowait()
+            size += following.ByteSize()
+            frame.also.append(following)
+
     async def _write(self, call: grpc.aio.StreamStreamCall[pb.RunTurnsRequest, pb.RunTurnsResponse]) -> None:
         beat = pb.RunTurnsRequest(heartbeat=pb.Heartbeat())
         loop = asyncio.get_running_loop()
         next_beat = loop.time() + HEARTBEAT_S
         try:
             while True:
-                try:
+                if loop.time() >= next_beat:
+                    # Under load too: without it the lease ends.
+                    await call.write(beat)
+                    next_beat = loop.time() + HEARTBEAT_S
+                with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout_at(next_beat):
                         frame = await self._outgoing.get()
-                except TimeoutError:
-                    frame = beat
-                    next_beat = loop.time() + HEARTBEAT_S
-                await call.write(frame)
+                    self._add_waiting(frame)
+                    await call.write(frame)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             # The reader sees the end of the stream and opens the next one.
             call.cancel()

@@ -97,7 +97,6 @@ async def generate(
         known = await context.get()
         on_context(known)
         await call.write(agent_pb.RespondRequest(context=known))
-        await call.done_writing()
         while isinstance(frame := await call.read(), agent_pb.RespondResponse):
             kind = frame.WhichOneof("frame")
             if kind == "text":
@@ -115,6 +114,10 @@ async def generate(
                 on_progress(Progress(parts=rest, last=True))
                 return
         raise EmptyReply
+    except asyncio.InvalidStateError:
+        # The call ended while we wrote: its status says why.
+        await call.read()
+        raise EmptyReply from None
     finally:
         # Leaving the loop alone would let the model go on.
         call.cancel()

@@ -35,6 +35,7 @@ class HeldTurn:
     parts: list[str] = field(default_factory=list)
     last: bool = False
     effects: list[turn_pb2.Effect] = field(default_factory=list)
+    said_effects: list[turn_pb2.Effect] = field(default_factory=list)
     truncated: bool = False
     needs_human: bool = False
     committed: bool = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import grpc
@@ -22,12 +23,15 @@ class Recorder:
         self._timeout_s = timeout_s
 
     async def record(self, turns: Sequence[turn_pb2.TurnRecord]) -> tuple[int, int]:
-        """Records in order until one fails; how many are in history, and the version after the last of them."""
+        """Records in order until one fails or the time is up; how many are in history, and the version after them."""
         version = 0
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + self._timeout_s
         for done, turn in enumerate(turns):
             request = context_pb.RecordTurnRequest(record=turn)
             try:
-                answer = await self._services.context.RecordTurn(request, timeout=self._timeout_s)
+                left = max(0.001, ends_at - loop.time())
+                answer = await self._services.context.RecordTurn(request, timeout=left)
             except grpc.aio.AioRpcError as error:
                 parsed = errors.parse(error)
                 if parsed.reason == "FORGOTTEN":

@@ -61,7 +61,7 @@ class TurnRunner:
         self._held: dict[str, HeldTurn] = {}
         self._begun: OrderedDict[tuple[str, int], SendResult | None] = OrderedDict()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._draining = False
+        self._draining = self._stopping = False
         self.counters: Counter[str] = Counter()
         self.link = BufferLink(
             stub=services.buffer,
@@ -76,14 +76,15 @@ class TurnRunner:
         """Works until cancelled."""
         await self.link.run()
 
-    async def drain(self, grace_s: float) -> None:
+    async def drain(self, *, turns_s: float, sends_s: float) -> None:
         """Lets held turns end; what is still generating then goes back to the buffer, a send in progress is awaited."""
         self._draining = True
-        await self._wait_until(lambda: not self._held, grace_s)
+        await self._wait_until(lambda: not self._held, turns_s)
+        self._stopping = True
         for held in list(self._held.values()):
             if held.sending is None:
                 self._give_back(held, pb.RELEASE_REASON_DRAINING)
-        await self._wait_until(lambda: not self._held and not any(t for t in self._tasks), grace_s)
+        await self._wait_until(lambda: not self._held, sends_s)
         # The link writes what is queued before it is cut.
         await self._clock.sleep(0.1)
 
@@ -148,16 +149,16 @@ class TurnRunner:
         if held:
             self._drop(held)
         held = self._take(assign)
-        if self._draining:
-            return self._give_back(held, pb.RELEASE_REASON_DRAINING)
         if any(p.state == turn_pb2.PART_STATE_ATTEMPTING for p in assign.parts):
             held.parts = [p.text for p in assign.parts]
             return self._reconcile(held, assign)
+        if self._draining:
+            return self._give_back(held, pb.RELEASE_REASON_DRAINING)
         if any(p.state != turn_pb2.PART_STATE_STORED for p in assign.parts):
             # Something was said already: go on after it, once.
             held.parts = [p.text for p in assign.parts]
             held.effects, held.truncated, held.last = list(assign.effects), assign.truncated, assign.last
-            held.committed = True
+            held.said_effects, held.committed = list(assign.effects), True
             return self._ask(held) if held.last else self._generate(held)
         return self._generate(held)
 
@@ -214,6 +215,7 @@ class TurnRunner:
         held.timeline.restarts += 1
         self.counters["restarts"] += 1
         held.parts, held.last, held.effects, held.truncated = [], False, [], False
+        held.said_effects, held.needs_human = [], False
         wait = duration_to_ms(source.wait) / 1000 if isinstance(source, pb.Joined) else 0.0
         self._generate(held, after_s=wait)
 
@@ -250,6 +252,11 @@ class TurnRunner:
             except grpc.aio.AioRpcError as error:
                 failures += 0 if _is_transport(error) else 1
                 _log.warning("generation_failed", turn_id=held.turn_id, code=error.code().name)
+            except Exception:
+                failures += 1
+                _log.error("generation_broke", turn_id=held.turn_id, exc_info=True)
+            # What a discarded generation wanted to change leaves no trace.
+            held.effects = list(held.said_effects)
             self.counters["generation_failures"] += 1
             await self._clock.sleep(pause)
             pause = min(pause * 2, RETRY_MAX_S)
@@ -281,6 +288,7 @@ class TurnRunner:
         held.effects.extend(progress.effects)
         held.last = progress.last
         if progress.parts or progress.last:
+            held.said_effects = list(held.effects)
             if progress.last:
                 held.generation = None
             held.timeline.mark("first_part", self._clock.monotonic())
@@ -297,7 +305,7 @@ class TurnRunner:
 
     def _say_honest(self, held: HeldTurn) -> None:
         held.parts, held.last, held.needs_human = [self._honest_sentence()], True, True
-        held.effects = []
+        held.effects = held.said_effects = []
         self.counters["honest_sentences"] += 1
         self._ask(held)
 
@@ -347,6 +355,8 @@ class TurnRunner:
         if held is None or answer.epoch != held.epoch:
             return None
         asked = held.asks.pop(answer.ask, None)
+        # A later request replaces a parked one: what was asked before this is answered too.
+        held.asks = {ask: at for ask, at in held.asks.items() if ask > answer.ask}
         if answer.HasField("refusal"):
             return self._refused(held, answer)
         held.committed = held.committed or answer.stored_parts > 0
@@ -374,6 +384,9 @@ class TurnRunner:
         part = answer.go
         now = self._clock.monotonic()
         held.timeline.mark("hold", now)
+        if self._stopping:
+            # Too late to begin a send that could be cut; the release says that it never began.
+            return self._give_back(held, pb.RELEASE_REASON_DRAINING)
         late = asked is None or now - asked - duration_to_ms(answer.parked) / 1000 > FRESH_S
         if late:
             self.counters["late_permissions"] += 1
@@ -400,7 +413,6 @@ class TurnRunner:
                 result = SendResult(outcome=pb.SEND_OUTCOME_UNKNOWN, detail="internal")
         self.counters[f"sends_{pb.SendOutcome.Name(result.outcome).removeprefix('SEND_OUTCOME_').lower()}"] += 1
         self._remember(held.turn_id, part.attempt, result)
-        held.sending = None
         if result.outcome != pb.SEND_OUTCOME_SENT:
             outcome = pb.SendOutcome.Name(result.outcome).removeprefix("SEND_OUTCOME_").lower()
             _log.warning("part_not_sent", turn_id=held.turn_id, part=part.index, outcome=outcome, detail=result.detail)
@@ -412,6 +424,8 @@ class TurnRunner:
         if self._settings.pacing_ms and part.index + 1 < len(teller.parts) and not self._draining:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._clock.sleep(self._settings.pacing_ms / 1000)
+        # Only now may this side ask again: before, the buffer would be asked in a circle.
+        held.sending = None
         self._report(teller, part.index, part.attempt, result)
 
     # ---- recording and finishing

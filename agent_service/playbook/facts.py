@@ -7,6 +7,7 @@ from agent_service.persona import Condition
 
 NAME, BILL, FLOW, INTERESTED = "name", "bill", "flow", "interested"
 CITY, STATE, LOCATION, OPEN_QUESTION = "city", "state", "location", "open_question"
+DECLINED = "declined_flow"
 
 
 def value_of(lead: Lead, field: str) -> str:
@@ -20,6 +21,12 @@ def value_of(lead: Lead, field: str) -> str:
     if field == INTERESTED:
         return {None: "", True: "sim", False: "não"}[lead.interested]
     return lead.preferences.get(field, "")
+
+
+def fields_of(condition: Condition) -> frozenset[str]:
+    """The fields that a condition looks at."""
+    bill = condition.bill_from is not None or condition.bill_below is not None
+    return frozenset({*condition.known, *condition.unknown, *condition.equals, *condition.differs, *([BILL] * bill)})
 
 
 def holds(condition: Condition, lead: Lead) -> bool:
@@ -46,6 +53,13 @@ def with_field(patch: LeadPatch, field: str, value: str) -> LeadPatch:
     if field == INTERESTED:
         return replace(patch, interested={"sim": True, "não": False}.get(value))
     return replace(patch, preferences={**patch.preferences, field: value})
+
+
+def changed(lead: Lead, patch: LeadPatch) -> frozenset[str]:
+    """The fields that the patch gives another value."""
+    after = merged(lead, patch)
+    names = {NAME, BILL, FLOW, INTERESTED, *patch.preferences}
+    return frozenset(name for name in names if value_of(after, name) != value_of(lead, name))
 
 
 def merged(lead: Lead, patch: LeadPatch) -> Lead:

@@ -6,6 +6,7 @@ from agent_service.conversation import Author, End, Kind, Turn
 from agent_service.persona import Persona, Reads
 from agent_service.playbook.past import Past, fill
 from agent_service.playbook.reply import Reply, greeting
+from agent_service.understanding.names import first_name
 
 _WORDLESS = frozenset({Kind.STICKER})
 _READABLE = frozenset({Kind.LOCATION})
@@ -36,7 +37,7 @@ def _opening(persona: Persona, turn: Turn) -> Iterable[str]:
             "company": persona.company,
             "city": persona.city,
             "state": persona.state,
-            "name": turn.lead.name,
+            "name": first_name(turn.lead.name),
         }
         variants = persona.sentences.opening_known if turn.lead.name else persona.sentences.opening
         yield fill(variants[0], values)

@@ -57,6 +57,11 @@ class Past:
         """How often it was put and the lead went on about something else, without asking back."""
         return sum(1 for each in self.asked if each.step_id == step.id and not each.countered)
 
+    @property
+    def asks_now(self) -> bool:
+        """Whether the last reply put a question of the script."""
+        return bool(self.asked) and self.asked[-1].at >= len(self.bubbles) - len(self.last_reply)
+
     def open_step(self, persona: Persona) -> Step | None:
         """The question that an unspecific answer answers."""
         if not self.asked or self.asked[-1].at < len(self.bubbles) - _FRESH:
@@ -71,6 +76,10 @@ class Past:
     def said(self, text: str) -> bool:
         """Whether the text (a template) was said before."""
         return any(_holds(bubble, text) for bubble in self.bubbles)
+
+    def said_last(self, text: str) -> bool:
+        """Whether the text (a template) stood in the last reply."""
+        return any(_holds(bubble, text) for bubble in self.last_reply)
 
     def pick(self, variants: Sequence[str], taken: Iterable[str] = ()) -> str:
         """The variant that was not said yet, or the one that was said longest ago."""

@@ -10,6 +10,14 @@ _STARTS_QUESTION = re.compile(r"^\W*(?:e\s+)?(?:tem|da|pode|e|eh|precisa|existe|
 _ANSWERED_OTHERWISE = frozenset({Intent.HUMAN, Intent.COMPLAINT, Intent.INTEREST, Intent.LATER, Intent.REFUSAL})
 
 
+# "queria entender direitinho": what is asked for follows in the next clause.
+_ONLY_ASKS = re.compile(
+    r"\W*(?:(?:e|mas|eu|so)\s+)*(?:queria|quero|gostaria de|preciso) (?:saber|entender)(?:\s+\w+){0,2}\W*"
+)
+_TOPIC_WORDS = 3
+_TELLS = frozenset(fold("não nem sem tenho temos já quero queria prefiro pode ser sim moro sou acho vou pago").split())
+
+
 def entries_for(sentence: str, persona: Persona, open_step: Step | None) -> list[Answered]:
     """The entries whose patterns the sentence fits; a general one gives way to a special one."""
     folded = fold(sentence)
@@ -22,6 +30,20 @@ def entries_for(sentence: str, persona: Persona, open_step: Step | None) -> list
     return special or found
 
 
+def stated_entries(clause: str, persona: Persona) -> list[Answered]:
+    """The entries that are answered without being asked for: objections, worries."""
+    folded = fold(clause)
+    return [entry for entry in persona.faq if any(pattern.search(folded) for pattern in entry.stated)]
+
+
+def named_entries(clause: str, persona: Persona, open_step: Step | None) -> list[Answered]:
+    """The entries that a topic alone asks for ("preço", "garantia"); a denial asks for nothing."""
+    words = re.findall(r"[a-z]+", fold(clause))
+    if not 0 < len(words) <= _TOPIC_WORDS or _TELLS.intersection(words):
+        return []
+    return entries_for(clause, persona, open_step)
+
+
 def may_ask(sentence: str) -> bool:
     """Whether the sentence begins as questions without a mark do: "tem garantia"."""
     return _STARTS_QUESTION.match(fold(sentence)) is not None
@@ -30,4 +52,6 @@ def may_ask(sentence: str) -> bool:
 def worth_an_answer(sentence: str) -> bool:
     """Whether a question that nothing fits is more than "oi?" and is not served otherwise."""
     words = re.findall(r"[a-z]+", fold(sentence))
+    if _ONLY_ASKS.fullmatch(fold(sentence)):
+        return False
     return len(words) >= 3 and not intents(sentence) & _ANSWERED_OTHERWISE

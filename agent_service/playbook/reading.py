@@ -7,22 +7,27 @@ from datetime import date
 from agent_service.conversation import Kind, Lead, LeadPatch, Message
 from agent_service.persona import Answered, Offer, Persona, Reads, Step
 from agent_service.playbook import facts
-from agent_service.playbook.answers import read_step
+from agent_service.playbook.answers import own_words, read_step
+from agent_service.playbook.hearing import agreement_before, hear
 from agent_service.playbook.past import Past, comparable
-from agent_service.playbook.questions import entries_for, may_ask, worth_an_answer
-from agent_service.understanding.intents import Answer, Intent, intents, is_question
-from agent_service.understanding.moments import find_day, find_time
+from agent_service.playbook.questions import entries_for, may_ask, named_entries, stated_entries, worth_an_answer
+from agent_service.understanding.clauses import Clause, clauses
+from agent_service.understanding.intents import Answer, Intent, grumbles_about, intents, is_question, read_answer
+from agent_service.understanding.moments import about_meeting, excludes_moment, find_day, find_time, proposes_meeting
 from agent_service.understanding.money import Money, adds_up, names_payment, read_money
-from agent_service.understanding.names import find_name, is_common
+from agent_service.understanding.names import find_name, first_name, is_common
 from agent_service.understanding.places import find_place
 from agent_service.understanding.sensitive import has_sensitive, without_sensitive
 from agent_service.understanding.text import clip, fold, sentences
 
+MOMENTS = frozenset({Reads.DAY, Reads.TIME})
 _WANTS = re.compile(
     r"\b(?:quero|queria|prefiro|gostei|escolho|interess\w+|melhor|vou de|fico com|na verdade|pensando em)\b"
 )
-_BARE_NO = re.compile(r"\W*(?:nao|n),?(?: nao)?,? quero(?: nao)?\W*")
+_BARE_NO = re.compile(r"\W*(?:nao|n),?(?: nao)?,? (?:quero(?: nao)?|(?:muito )?obrigad[oa])\W*")
 MAX_TEXT = 200
+_SHORT_ANSWER = 3
+_OWN_WORDS = frozenset({Reads.TEXT, Reads.PLACE})
 _NUMERIC = frozenset({Reads.PERCENT, Reads.DAY, Reads.TIME, Reads.PLACE, Reads.TEXT, Reads.NAME})
 
 
@@ -40,6 +45,7 @@ class Reading:
     sensitive: bool = False
     picture: bool = False
     located: bool = False
+    moment_excluded: bool = False
     last_money: Money | None = None
 
     @property
@@ -81,6 +87,8 @@ def read_turn(messages: tuple[Message, ...], scene: Scene) -> Reading:
 
 def _read(text: str, reading: Reading, scene: Scene) -> None:
     wanted = intents(text)
+    if Intent.COMPLAINT in wanted and grumbles_about(text, scene.persona.bill_topic):
+        wanted -= {Intent.COMPLAINT}
     if _is_answer_not_refusal(text, scene):
         wanted -= {Intent.REFUSAL}
     reading.intents |= wanted
@@ -88,13 +96,23 @@ def _read(text: str, reading: Reading, scene: Scene) -> None:
     reading.trigger = _trigger(text, scene.persona) or reading.trigger
     money = _read_money(text, reading, scene)
     name = _read_name(text, reading, scene, bare=not money)
-    place = _read_place(text, reading, scene)
-    asked = _questions(text, scene)
-    answered = False if money or name else _read_answer(_without(text, asked), reading, scene)
-    answered = _read_meeting(text, reading, scene) or answered
-    offered = not answered and _read_wish(text, reading, scene)
-    consumed = bool(money or name or place or answered or offered)
-    _collect_questions(text, reading, scene, consumed=consumed)
+    pieces = _clauses(text, scene)
+    place = _read_place(text, pieces, reading, scene)
+    told = [each.text for each in pieces if not each.asks]
+    before = set(reading.answered)
+    left = _hear(told, reading, scene)
+    met = _read_meeting(text, reading, scene)
+    short = [each for each in left if len(each.split()) <= _SHORT_ANSWER and read_answer(each) is not None]
+    answered = _read_heard_open(told, before, reading, scene) or _read_answer(
+        _joined(short if money or name else left), reading, scene
+    )
+    wished = [each for each in (told if money or name else left) if not each.endswith("?")]
+    offered = not answered and _read_wish(wished, reading, scene)
+    _read_implied(reading, scene)
+    consumed = bool(money or name or place or met or answered or offered or len(left) < len(told))
+    _collect_questions(pieces, reading, scene, consumed=consumed)
+    if reading.offer is not None:
+        reading.intents.discard(Intent.REFUSAL)
 
 
 def _is_answer_not_refusal(text: str, scene: Scene) -> bool:
@@ -146,12 +164,16 @@ def _stated(sentence: str, topic: re.Pattern[str]) -> str:
 
 
 def _read_name(text: str, reading: Reading, scene: Scene, *, bare: bool) -> bool:
+    first = clauses(text)[:1]
+    if not bare and first and not re.search(r"\d", first[0].text) and find_name(text, avoid=scene.words) is None:
+        # "Paulo. Minha conta é 480"
+        text, bare = first[0].text, True
     step = scene.open_step
     asked = bare and step is not None and step.reads is Reads.NAME
     if bare and not asked and not scene.lead.name and _late_name(text, scene):
         asked = True
     if bare and not asked and scene.lead.name and Intent.CORRECTION in intents(text):
-        asked = any(comparable(scene.lead.name) in bubble for bubble in scene.past.last_reply)
+        asked = any(comparable(first_name(scene.lead.name)) in bubble for bubble in scene.past.last_reply)
     name = find_name(text, asked=asked, avoid=scene.words)
     if name is None:
         return False
@@ -167,8 +189,10 @@ def _late_name(text: str, scene: Scene) -> bool:
     return name is not None and is_common(name)
 
 
-def _read_place(text: str, reading: Reading, scene: Scene) -> bool:
+def _read_place(text: str, pieces: list[Clause], reading: Reading, scene: Scene) -> bool:
     step = scene.open_step
+    if any(_tells_of_another_place(piece.text, scene) for piece in pieces):
+        return False
     place = find_place(text, asked=step is not None and step.reads is Reads.PLACE)
     if place is None or any(each.endswith("?") for each in sentences(text)):
         return False
@@ -177,6 +201,14 @@ def _read_place(text: str, reading: Reading, scene: Scene) -> bool:
     if place.state:
         _set(reading, facts.STATE, place.state)
     return True
+
+
+def _tells_of_another_place(text: str, scene: Scene) -> bool:
+    """ "tenho mais uma casa em Gravatá" says where something else is."""
+    if any(each.step.reads is Reads.TEXT for each in hear(text, scene.persona, today=scene.today)):
+        return True
+    step = scene.open_step
+    return step is not None and step.reads is Reads.TEXT and re.search(r"\b(?:tenho|temos)\b", fold(text)) is not None
 
 
 def _read_answer(text: str, reading: Reading, scene: Scene) -> bool:
@@ -195,17 +227,58 @@ def _read_answer(text: str, reading: Reading, scene: Scene) -> bool:
     return True
 
 
+def _hear(told: list[str], reading: Reading, scene: Scene) -> list[str]:
+    """Keep every answer that is recognised by its content; what is left may answer the open question."""
+    left: list[str] = []
+    for text in told:
+        heard = hear(text, scene.persona, today=scene.today)
+        for each in heard:
+            whole = own_words(text) if len(heard) == 1 and each.step.reads in _OWN_WORDS else ""
+            reading.patch = facts.with_field(reading.patch, each.step.field, whole or each.value)
+            reading.answered[each.step.id] = each.value
+        rest = agreement_before(text, heard) if heard else text
+        if rest:
+            left.append(rest)
+    return left
+
+
+def _read_heard_open(told: list[str], before: set[str], reading: Reading, scene: Scene) -> bool:
+    """Whether the open question was answered by content; if by nothing else, all the lead's words are kept."""
+    step, news = scene.open_step, set(reading.answered) - before
+    if step is None or step.id not in news:
+        return False
+    if news == {step.id} and step.reads in _OWN_WORDS and (words := own_words(_joined(told))):
+        reading.patch = facts.with_field(reading.patch, step.field, words)
+    return True
+
+
+def _joined(pieces: list[str]) -> str:
+    """The pieces as one text again, with the commas that held them together."""
+    ended = [piece if piece[-1] in ".!?;" else f"{piece}," for piece in pieces]
+    return " ".join(ended).removesuffix(",")
+
+
+def _read_implied(reading: Reading, scene: Scene) -> None:
+    """Who answers a later question instead of this one has answered this one too."""
+    ids = [each.id for each in scene.persona.script]
+    for step in scene.persona.script:
+        lead = facts.merged(scene.lead, reading.patch)
+        known = facts.value_of(lead, step.field) or not facts.holds(step.when, lead)
+        later = any(ids.index(answered) > ids.index(step.id) for answered in reading.answered)
+        if step.implied and later and not known:
+            reading.patch = facts.with_field(reading.patch, step.field, step.implied)
+
+
 def _read_meeting(text: str, reading: Reading, scene: Scene) -> bool:
-    """Day and time come together or apart, and may be changed for as long as the meeting is being made."""
+    """Day and time come together or apart, asked for or not, and may be changed until the meeting is made."""
     step, persona = scene.open_step, scene.persona
-    arranging = scene.lead.stage in (persona.scheduling_stage, persona.meeting_stage) or (
-        bool(scene.lead.flow) and find_day(text, today=scene.today) is not None and find_time(text) is not None
-    )
-    if not arranging and (step is None or step.reads not in (Reads.DAY, Reads.TIME)):
+    asked = step is not None and step.reads in MOMENTS
+    arranging = asked or scene.lead.stage in (persona.scheduling_stage, persona.meeting_stage)
+    reading.moment_excluded = reading.moment_excluded or (arranging and excludes_moment(text))
+    proposed = proposes_meeting(text, today=scene.today)
+    if not proposed and (not arranging or any(each.endswith("?") for each in sentences(text))):
         return False
-    if any(each.endswith("?") for each in sentences(text)) and step is None:
-        return False
-    found = False
+    text, found = about_meeting(text), False
     for each in persona.script:
         value: str | None = None
         if each.reads is Reads.DAY:
@@ -219,13 +292,13 @@ def _read_meeting(text: str, reading: Reading, scene: Scene) -> bool:
     return found
 
 
-def _read_wish(text: str, reading: Reading, scene: Scene) -> bool:
+def _read_wish(told: list[str], reading: Reading, scene: Scene) -> bool:
     """An offer that is named without having been asked for counts when it is wanted, not only mentioned."""
     if scene.open_step is not None and scene.open_step.reads is Reads.OFFER:
         return False
     recent = scene.past.recently_asked(scene.persona, 4)
     still_open = not scene.lead.flow and any(step.reads is Reads.OFFER for step in recent)
-    for sentence in sentences(text):
+    for sentence in told:
         if is_question(sentence) or not (still_open or _WANTS.search(fold(sentence))):
             continue
         offer = _offer(re.sub(r"\d", "", sentence), facts.merged(scene.lead, reading.patch), scene.persona)
@@ -257,27 +330,44 @@ def _offer(text: str, lead: Lead, persona: Persona) -> Offer | None:
     return chosen
 
 
-def _questions(text: str, scene: Scene) -> list[str]:
-    """The sentences that ask for something."""
-    return [
-        each
-        for each in sentences(text)
-        if is_question(each) or (may_ask(each) and entries_for(each, scene.persona, scene.open_step))
-    ]
+def _clauses(text: str, scene: Scene) -> list[Clause]:
+    """The clauses of a message; "tem garantia" asks although nothing marks it, unless it answers something."""
+    found: list[Clause] = []
+    for each in clauses(text):
+        heard = hear(each.text, scene.persona, today=scene.today)
+        # "quem decide sou eu" begins as a question does.
+        states = not each.sentence.endswith("?") and any(found.step.reads is Reads.YES_NO for found in heard)
+        asks = (each.asks and not states) or (
+            may_ask(each.text)
+            and bool(entries_for(each.text, scene.persona, scene.open_step))
+            and not heard
+            and not proposes_meeting(each.text, today=scene.today)
+        )
+        found.append(replace(each, asks=asks))
+    return found
 
 
-def _without(text: str, asked: list[str]) -> str:
-    return " ".join(each for each in sentences(text) if each not in asked)
-
-
-def _collect_questions(text: str, reading: Reading, scene: Scene, *, consumed: bool) -> None:
-    for sentence in sentences(text):
-        asks = is_question(sentence)
-        heard = asks or not consumed or may_ask(sentence)
-        entries = entries_for(sentence, scene.persona, scene.open_step) if heard else []
+def _collect_questions(pieces: list[Clause], reading: Reading, scene: Scene, *, consumed: bool) -> None:
+    for piece in pieces:
+        entries = _entries(piece, pieces, scene, consumed=consumed)
         reading.questions += [entry for entry in entries if entry not in reading.questions]
-        if asks and not entries and not consumed and worth_an_answer(sentence):
-            reading.unknown_questions.append(without_sensitive(sentence)[:MAX_TEXT])
+        asks = piece.asks and is_question(piece.text) and not proposes_meeting(piece.text, today=scene.today)
+        if asks and not entries and (not consumed or len(pieces) > 1) and worth_an_answer(piece.text):
+            reading.unknown_questions.append(without_sensitive(piece.text)[:MAX_TEXT])
+
+
+def _entries(piece: Clause, pieces: list[Clause], scene: Scene, *, consumed: bool) -> list[Answered]:
+    persona, step = scene.persona, scene.open_step
+    if not piece.asks:
+        stated = stated_entries(piece.text, persona)
+        return stated or ([] if consumed else named_entries(piece.text, persona, step))
+    if entries := entries_for(piece.text, persona, step):
+        return entries
+    # "moro em apartamento, serve?": the question alone doesn't say what it is about, its sentence does.
+    same = [each for each in pieces if each.sentence == piece.sentence]
+    if any(entries_for(each.text, persona, step) for each in same if each.asks):
+        return []
+    return entries_for(piece.sentence, persona, step)
 
 
 def _set(reading: Reading, field_name: str, value: str) -> None:

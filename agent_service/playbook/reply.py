@@ -1,17 +1,22 @@
 """Making one reply: the same turn always gives the same reply."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
-from agent_service.conversation import Effect, End, HandOver, Lead, LeadPatch, Turn
+from agent_service.conversation import Effect, End, HandOver, Lead, LeadPatch, Message, Turn
 from agent_service.persona import Outcome, Persona, Reads
 from agent_service.playbook import facts
+from agent_service.playbook.judging import PENDING, disqualified, judge, looked_at
 from agent_service.playbook.past import Past, comparable, fill
-from agent_service.playbook.reading import Reading, Scene, read_turn
+from agent_service.playbook.reading import MOMENTS, Reading, Scene, read_turn
 from agent_service.playbook.script import next_step, open_step
 from agent_service.understanding.intents import Intent
+from agent_service.understanding.moments import show_moment
 from agent_service.understanding.money import show_money
+from agent_service.understanding.names import first_name
+from agent_service.understanding.text import clip, fold
 
 MAX_BUBBLES = 3
 
@@ -52,20 +57,28 @@ class _Draft:
             "company": self.persona.company,
             "city": self.persona.city,
             "state": self.persona.state,
-            "name": self.lead.name,
+            "name": first_name(self.lead.name),
             "bill": show_money(self.lead.bill_cents or 0),
-            "greeting": greeting(self.persona, self.turn.now_ms),
-            "day": self.lead.preferences.get(fields.get(Reads.DAY, ""), ""),
-            "time": self.lead.preferences.get(fields.get(Reads.TIME, ""), ""),
+            "greeting": greeting(self.persona, self.turn.now_ms, self.turn.messages),
+            "moment": show_moment(
+                self.lead.preferences.get(fields.get(Reads.DAY, ""), ""),
+                self.lead.preferences.get(fields.get(Reads.TIME, ""), ""),
+            ),
         }
 
 
-def greeting(persona: Persona, now_ms: int) -> str:
-    """The greeting for the time of day where the business lives."""
+def greeting(persona: Persona, now_ms: int, messages: Sequence[Message] = ()) -> str:
+    """The lead's own greeting, else the one for the time of day where the business lives."""
+    greetings = persona.greetings
+    for message in messages:
+        said = fold(clip(message.text))
+        for each in (greetings.morning, greetings.afternoon, greetings.evening):
+            if re.search(rf"\b{re.escape(fold(each))}\b", said):
+                return each
     hour = datetime.fromtimestamp(now_ms / 1000, persona.zone).hour
     if 5 <= hour < 12:
-        return persona.greetings.morning
-    return persona.greetings.afternoon if 12 <= hour < 18 else persona.greetings.evening
+        return greetings.morning
+    return greetings.afternoon if 12 <= hour < 18 else greetings.evening
 
 
 def make_reply(persona: Persona, turn: Turn, *, words: frozenset[str]) -> Reply:
@@ -86,6 +99,7 @@ def make_reply(persona: Persona, turn: Turn, *, words: frozenset[str]) -> Reply:
         persona=persona, turn=turn, past=past, reading=reading, patch=patch, lead=facts.merged(turn.lead, patch)
     )
     bubbles = _decide(draft)
+    _judge(draft)
     return Reply(bubbles=_never_again(bubbles, draft), effects=_effects(draft))
 
 
@@ -96,17 +110,38 @@ def _decide(draft: _Draft) -> list[str]:
         _hand_over(draft, reason, stage=persona.handoff_stage)
         complaint = reason == Intent.COMPLAINT.value
         return [draft.word(sentences.handoff_complaint if complaint else sentences.handoff)]
-    if outcome is Outcome.REFUSE or Intent.REFUSAL in reading.intents:
+    if outcome is Outcome.OTHER_OFFER and Intent.REFUSAL not in reading.intents and (other := _other_offer(draft)):
+        return other
+    if outcome in (Outcome.REFUSE, Outcome.OTHER_OFFER) or Intent.REFUSAL in reading.intents:
         _note(draft, interested=False, stage=persona.refused_stage)
         return [*_answers(draft), draft.word(sentences.refused)]
     if outcome is Outcome.DISQUALIFY:
-        _note(draft, qualification="NOT_QUALIFIED", stage=persona.refused_stage)
+        _note(draft, stage=persona.refused_stage)
+        reading.offer = None
         return [*_answers(draft), draft.word(sentences.disqualified)]
     if _meeting_made(draft):
-        day, time = (_field_value(draft, reads) for reads in (Reads.DAY, Reads.TIME))
-        _hand_over(draft, f"meeting wanted: {day}, {time}", stage=None)
+        moment = ", ".join(filter(None, (_field_value(draft, reads) for reads in (Reads.DAY, Reads.TIME))))
+        _hand_over(draft, f"meeting wanted: {moment}", stage=None)
         return [*_answers(draft), draft.word(sentences.meeting_handoff)]
+    if _greets_again(draft):
+        return [draft.word(sentences.back_again_known if draft.lead.name else sentences.back_again)]
     return _converse(draft)
+
+
+def _other_offer(draft: _Draft) -> list[str]:
+    """Whom the first offer doesn't appeal to sees the other one, once, and is asked about it."""
+    persona, lead = draft.persona, draft.lead
+    instead = next((offer.instead for offer in persona.offers if offer.flow == lead.flow and offer.instead), "")
+    offer = next((each for each in persona.offers if each.flow == instead and facts.holds(each.when, lead)), None)
+    step = next(step for step in persona.script if Outcome.OTHER_OFFER in step.outcomes.values())
+    if offer is None or lead.preferences.get(facts.DECLINED) or all(draft.past.said(ask) for ask in step.ask):
+        return []
+    preferences = {**draft.patch.preferences, facts.DECLINED: lead.flow}
+    draft.patch = replace(draft.patch, interested=None, flow=offer.flow, preferences=preferences)
+    draft.lead = facts.merged(draft.turn.lead, draft.patch)
+    _note(draft, stage=step.stage or None)
+    answers = _answers(draft)
+    return [*answers, f"{draft.word(persona.sentences.other_offer)} {draft.word(offer.pitch)}", draft.word(step.ask)]
 
 
 def _converse(draft: _Draft) -> list[str]:
@@ -119,14 +154,10 @@ def _converse(draft: _Draft) -> list[str]:
     bubbles += answers
     if question:
         bubbles.append(question)
-    if not bubbles or (not question and not answers and not _enough(draft, first)):
+    if not bubbles:
         sentences = draft.persona.sentences
         bubbles.append(draft.word(sentences.neutral if draft.turn.degraded else sentences.idle))
     return bubbles
-
-
-def _enough(draft: _Draft, first: list[str]) -> bool:
-    return bool(first) and (Intent.LATER in draft.reading.intents or Intent.THANKS in draft.reading.intents)
 
 
 def _acknowledge(draft: _Draft) -> list[str]:
@@ -147,6 +178,8 @@ def _acknowledge(draft: _Draft) -> list[str]:
         said.append(draft.word(sentences.noted_bill))
     elif reading.located:
         said.append(draft.word(sentences.noted_location))
+    if (moment := _moment_reaction(draft)) is not None:
+        said += moment
     said += _reaction(draft) if not said else []
     return said[:3]
 
@@ -156,6 +189,7 @@ def _reaction(draft: _Draft) -> list[str]:
     for step in draft.persona.script:
         value = reading.answered.get(step.id)
         if value in step.replies:
+            draft.brief = True
             return [draft.word(step.replies[value])]
     if Intent.LATER in reading.intents:
         return [draft.word(sentences.later)]
@@ -169,6 +203,20 @@ def _reaction(draft: _Draft) -> list[str]:
     if Intent.GREETING in reading.intents and not reading.said_something and not draft.turn.degraded:
         return [draft.word(sentences.hello_again)]
     return []
+
+
+def _moment_reaction(draft: _Draft) -> list[str] | None:
+    """A day that comes early is noted aloud, one that doesn't fit is put aside; None when it is about neither."""
+    sentences, reading, persona = draft.persona.sentences, draft.reading, draft.persona
+    told = _names_moment(draft)
+    if told and not _has_left(draft):
+        step = None if draft.turn.degraded else next_step(persona, draft.lead, draft.past, reading)
+        if step is not None and step.reads not in MOMENTS:
+            return [draft.word(sentences.meeting_noted)]
+    elif reading.moment_excluded and not told:
+        draft.brief = True
+        return [draft.word(sentences.other_moment)]
+    return None
 
 
 def _answers(draft: _Draft) -> list[str]:
@@ -192,29 +240,58 @@ def _next_question(draft: _Draft) -> str:
         return draft.word(draft.persona.sentences.follow_up) if draft.reading.said_something else ""
     over = draft.lead.stage == draft.persona.meeting_stage or _has_left(draft)
     step = None if over else next_step(draft.persona, draft.lead, draft.past, draft.reading)
+    if _comes_back(draft) and not over:
+        _note(draft, stage=_stage_reached(draft))
     if step is None:
         return ""
     _note(draft, stage=step.stage or None)
-    if step.stage == draft.persona.scheduling_stage and draft.lead.flow:
-        _note(draft, qualification="QUALIFIED", score=draft.persona.qualified_score)
     if step.reads is Reads.MONEY and draft.reading.picture:
         return draft.word(draft.persona.sentences.bill_photo)
     return draft.word(step.ask)
 
 
+def _stage_reached(draft: _Draft) -> str:
+    """The stage of the last question that is answered."""
+    script = draft.persona.script
+    stages = [step.stage for step in script if step.stage and facts.value_of(draft.lead, step.field)]
+    return stages[-1] if stages else next(step.stage for step in script if step.stage)
+
+
 def _has_left(draft: _Draft) -> bool:
-    return draft.turn.lead.stage == draft.persona.refused_stage and not _comes_back(draft)
+    left = draft.turn.lead.stage == draft.persona.refused_stage
+    return left and (not _comes_back(draft) or disqualified(draft.persona, draft.lead))
 
 
 def _comes_back(draft: _Draft) -> bool:
-    left = draft.turn.lead.stage == draft.persona.refused_stage
-    return left and (Intent.INTEREST in draft.reading.intents or draft.reading.offer is not None)
+    if draft.turn.lead.stage != draft.persona.refused_stage:
+        return False
+    reading = draft.reading
+    if Intent.INTEREST in reading.intents or reading.offer is not None or _names_moment(draft):
+        return True
+    # Asked how we can help, a lead who asks or tells something is back.
+    sentences = draft.persona.sentences
+    reopened = any(draft.past.said_last(each) for each in (*sentences.back_again, *sentences.back_again_known))
+    return reopened and reading.said_something
+
+
+def _names_moment(draft: _Draft) -> bool:
+    return any(step.reads in MOMENTS and step.id in draft.reading.answered for step in draft.persona.script)
+
+
+def _greets_again(draft: _Draft) -> bool:
+    """Whether somebody who had left does no more than greet."""
+    reading = draft.reading
+    left = draft.turn.lead.stage == draft.persona.refused_stage and not draft.turn.degraded
+    return left and reading.intents == {Intent.GREETING} and not reading.said_something
 
 
 def _outcome(draft: _Draft) -> Outcome | None:
+    """What the answers of this turn lead to; one that was given early counts when its question becomes a question."""
+    before = draft.turn.lead
     for step in draft.persona.script:
-        outcome = step.outcomes.get(draft.reading.answered.get(step.id, ""))
-        if outcome is not None:
+        outcome = step.outcomes.get(facts.value_of(draft.lead, step.field))
+        news = step.id in draft.reading.answered or not facts.holds(step.when, before)
+        if outcome is not None and news and facts.holds(step.when, draft.lead):
             return outcome
     return None
 
@@ -231,13 +308,37 @@ def _handoff_reason(draft: _Draft, outcome: Outcome | None) -> str:
 
 
 def _meeting_made(draft: _Draft) -> bool:
-    fields = [step.field for step in draft.persona.script if step.reads in (Reads.DAY, Reads.TIME)]
-    changed = any(field_name in draft.patch.preferences for field_name in fields)
-    return changed and bool(fields) and all(facts.value_of(draft.lead, field_name) for field_name in fields)
+    """Whether day and time go to a human now: they are known, or won't be, and nothing essential is open."""
+    persona, past, reading = draft.persona, draft.past, draft.reading
+    steps = [step for step in persona.script if step.reads in MOMENTS]
+    if not any(facts.value_of(draft.lead, step.field) for step in steps):
+        return False
+    complete = all(facts.value_of(draft.lead, step.field) for step in steps)
+    fresh = any(step.field in draft.patch.preferences for step in steps)
+    told = any(past.said(each) for each in persona.sentences.meeting_handoff)
+    if _has_left(draft):
+        return fresh and complete
+    if not fresh and (told or draft.lead.stage == persona.meeting_stage):
+        return False
+    if not complete and (reading.asks or Intent.LATER in reading.intents):
+        return False
+    if draft.turn.degraded:
+        return complete
+    return next_step(persona, draft.lead, past, reading) is None
 
 
 def _field_value(draft: _Draft, reads: Reads) -> str:
     return next((facts.value_of(draft.lead, step.field) for step in draft.persona.script if step.reads is reads), "")
+
+
+def _judge(draft: _Draft) -> None:
+    """Status and score follow the facts; nobody's judgement is touched by a turn that changes none of them."""
+    persona, before = draft.persona, draft.turn.lead
+    if not facts.changed(before, draft.patch) & looked_at(persona):
+        return
+    status, score = judge(persona, facts.merged(before, draft.patch))
+    same = status == PENDING and not before.qualification
+    _note(draft, qualification=None if same else status, score=score)
 
 
 def _hand_over(draft: _Draft, reason: str, *, stage: str | None) -> None:

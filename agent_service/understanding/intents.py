@@ -35,7 +35,10 @@ _PATTERNS: dict[Intent, re.Pattern[str]] = {
     Intent.GREETING: re.compile(
         r"^\W*(?:oi+e?|ola|opa|oie|e ai|eai|hello|hey|ei|alo|bom dia|boa tarde|boa noite|buenas|fala ai|salve)\b"
     ),
-    Intent.THANKS: re.compile(r"\b(?:obrigad[oa]s?|obg|brigad[oa]|valeu|vlw|agradeco|grat[oa] )\b"),
+    Intent.THANKS: re.compile(
+        r"\b(?:obrigad[oa]s?|obg|brigad[oa]|valeu|vlw|agradeco|grat[oa] "
+        r"|deus (?:te|lhe|vos) (?:abencoe|pague)|amem)\b"
+    ),
     Intent.LATER: re.compile(
         r"\b(?:tchau|ate (?:mais|logo|breve|amanha)|falamos depois|falo depois|depois (?:eu )?(?:te )?(?:falo"
         r"|chamo|vejo|retorno|respondo)"
@@ -65,7 +68,8 @@ _PATTERNS: dict[Intent, re.Pattern[str]] = {
         r"|mande|mandem|envie|enviem|chame|perturbe)"
         r"|me (?:tira|tire|remove|remova)|descadastr\w+|nao quero (?:mais|nada|saber|isso|receber|participar"
         r"|nao)|perdi o interesse|deixa (?:pra la|quieto)"
-        r"|nao quero$|nao vou querer)\b|^\W*(?:sair|stop|parar|pare|cancelar)\W*$"
+        r"|nao vou querer)\b|\bnao quero\W*$|^\W*nao,? (?:muito )?obrigad[oa]\W*$"
+        r"|^\W*(?:sair|stop|parar|pare|cancelar)\W*$"
     ),
     Intent.INTEREST: re.compile(
         r"\b(?:mudei de ideia|(?:tenho|temos|to com|estou com) interesse|me interess(?:a|ei|ou)|(?:estou|to"
@@ -77,6 +81,7 @@ _PATTERNS: dict[Intent, re.Pattern[str]] = {
         r"\b(?:na verdade|alias|ops|corrigindo|correcao|errei|quer dizer|digo|desculpa|ou melhor)\b|^\W*nao\b"
     ),
 }
+_GRUMBLE = re.compile(r"\b(?:absurd[oa]|horrivel|pessim[oa]|ridicul[oa]|palhacada|desrespeito)\b")
 _NEGATED_INTEREST = re.compile(
     r"\b(?:nao|sem|nunca|nem|perdi)\s+(?:\w+\s+){0,2}(?:interesse|interess\w+|gostei|quero)\b"
 )
@@ -93,17 +98,24 @@ _YES = re.compile(
     r"|^\W*[👍👌✅🙌🤝]"
 )
 _NO = re.compile(
-    r"^\W*(?:(?:ah|entao|acho que|eu|opa|bom|olha|por enquanto|infelizmente|ainda)[\s,]+)*(?:nao+|n+|nn|nunca"
-    r"|negativo|nem|nenhum[a]?|nada|de jeito nenhum|so (?:a|o|essa|esse)|apenas)\b"
+    r"^\W*(?:(?:ah|entao|acho que|eu|opa|bom|olha|por enquanto|infelizmente|ainda|tambem|tbm|tb)[\s,]+)*(?:nao+|n+|nn"
+    r"|nunca|negativo|nem|nenhum[a]?|nada|de jeito nenhum|so (?:a|o|essa|esse)|apenas)\b"
     r"|^\W*👎"
+)
+# "tenho não", as in the Northeast; "tem problema não" denies nothing.
+_ENDS_NO = re.compile(
+    r"^\W*(?:(?:ah|eu|ja|olha|ainda)[\s,]+)*(?:tenho|temos|tem|quero|faz|sou|vou|vai|consigo|participa|existe|recebo|pago"
+    r"|posso|pode|preciso|gosto|gostei|precisa|estou|to)(?:\s+(?!problema|mal|sim)\w+){0,3}\s+nao\W*$"
 )
 _ENDS_YES = re.compile(r"\b(?:sim|claro|com certeza|pode ser)\W*$")
 _QUESTION = re.compile(
     r"\?|^\W*(?:(?:e|mas|entao|oi|ola|bom dia|boa tarde|boa noite|me diz|me fala|me diga|gostaria de saber"
     r"|queria saber|quero saber|quero entender|preciso saber"
-    r"|tenho uma duvida|duvida)[\s,:]+)*(?:como|quanto|quantos|quantas|qual|quais|quando|onde|quem|por que|pq"
+    r"|tenho uma duvida|duvida)[\s,:]+)*(?:como|quanto|qto|qnto|quantos|quantas|qual|quais|quando|onde|quem|por que|pq"
     r"|porque|o que|oq|sera que|voces|vcs|vc|tem como|da pra|e possivel)\b"
-    r"|\b(?:me|pode|podia|poderia)\s+(?:explic\w+|tirar uma duvida)|\b(?:quero|queria|gostaria de"
+    r"|\bnao (?:entendi|ficou claro|entendo|to entendendo)\b"
+    r"|\b(?:me|pode|podia|poderia)\s+(?:explic\w+|tirar uma duvida)"
+    r"|\b(?:quero|queria|gostaria de"
     r"|preciso) (?:saber|entender|tirar)\b"
 )
 
@@ -115,6 +127,15 @@ def intents(text: str) -> frozenset[Intent]:
     if Intent.INTEREST in found and (_NEGATED_INTEREST.search(folded) or Intent.REFUSAL in found):
         found.discard(Intent.INTEREST)
     return frozenset(found)
+
+
+def grumbles_about(text: str, topic: re.Pattern[str]) -> bool:
+    """Whether the strong words are meant for the topic and not for us: "a conta tá um absurdo"."""
+    strong = [each for each in sentences(text) if Intent.COMPLAINT in intents(each)]
+    return bool(strong) and all(
+        topic.search(fold(each)) and not _PATTERNS[Intent.COMPLAINT].search(_GRUMBLE.sub(" ", fold(each)))
+        for each in strong
+    )
 
 
 def read_answer(text: str) -> Answer | None:
@@ -134,7 +155,7 @@ def is_question(sentence: str) -> bool:
 def _answer_of(folded: str) -> Answer | None:
     if _UNSURE.search(folded):
         return Answer.UNSURE
-    if _NO.match(folded):
+    if _NO.match(folded) or _ENDS_NO.match(folded):
         return Answer.NO
     if _YES.match(folded) or _ENDS_YES.search(folded):
         return Answer.YES

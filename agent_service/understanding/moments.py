@@ -23,11 +23,73 @@ _CLOCK = re.compile(
     r"|horas?)\s*(\d{2})?(?:min)?)(?![\d/])"
     r"|\b(?:as|umas|la pelas|pelas|pras)\s+(\d{1,2})\b(?![\d/.,])|\b(\d{1,2})\s+(?=da (?:manha|tarde|noite))"
 )
+_MOMENT = (
+    r"(?:(?:n[ao]s?|de|d[ao]|a|pela|pra|para|as|em)\s+)?"
+    r"(?:(?:segunda|terca|quarta|quinta|sexta|sabado|domingo)(?:[ -]?feira)?s?"
+    r"|hoje|depois de amanha|amanha|manha|tarde|noite|dia \d{1,2}|\d{1,2}/\d{1,2}|\d{1,2}\s*(?:h|hs|horas?)\b)"
+)
+_UNABLE = (
+    r"posso|podia|poderia|consigo|da|daria|rola|serve|quero|tenho|estarei|estou|to|vou|vai|pode|podemos|trabalho|seria"
+)
+# "não posso terça nem quarta", "menos sexta", "terça não", "segunda eu não posso".
+_EXCLUDED = re.compile(
+    rf"(?<!por que )(?<!pq )\b(?:nao (?:(?:{_UNABLE})\s+)+(?:\w+\s+){{0,2}}?|nao (?=n[ao]\b)|tambem nao |exceto |menos "
+    rf"|tirando ){_MOMENT}(?:(?:\s*,|\s+e|\s+nem|\s+ou)\s+{_MOMENT})*"
+    rf"|{_MOMENT}\s+(?:eu )?(?:ja )?(?:nao|n)\b(?! sei)(?:\s+(?:{_UNABLE}))?"
+)
+_PART_END = re.compile(r"(?<=[,.;!?])\s+|\n")
+_BARE_MOMENT_WORDS = 5
+_RELATIVE_DAY = re.compile(r"\b(?:hoje|amanha)\b")
+_PROPOSES = re.compile(
+    r"\b(?:pode(?:mos|ria)? ser|marca\w*|agend\w+|reuniao|prefiro|consigo|posso|livre|disponivel|melhor|conversa\w*"
+    r"|vamos|horario|fica bom|seria bom)\b"
+)
+_ARRANGES = re.compile(r"\b(?:pode(?:mos|ria)? ser|marca\w*|agend\w+|reuniao)\b")
+_OTHER_DATE = re.compile(r"\b(?:venc\w*|pag(?:o|ar|ava|amos|uei)|contas?|faturas?|boletos?|recebo|viaj\w+)\b")
+
+
+def without_excluded(text: str) -> str:
+    """The text, folded, without the days and times that are said not to fit."""
+    return _EXCLUDED.sub(" ", fold(text))
+
+
+def excludes_moment(text: str) -> bool:
+    """Whether a day or time is said not to fit: "não posso terça"."""
+    return _EXCLUDED.search(fold(text)) is not None
+
+
+def about_meeting(text: str) -> str:
+    """The text without the parts whose dates are about something else: "a conta vence dia 10"."""
+    return " ".join(part for part in _PART_END.split(text) if part.strip() and not _OTHER_DATE.search(fold(part)))
+
+
+def proposes_meeting(text: str, *, today: date) -> bool:
+    """Whether the text names a day to meet without having been asked for one."""
+    text = about_meeting(text)
+    folded, time = without_excluded(text), find_time(text) or ""
+    if find_day(text, today=today) is None:
+        return False
+    if time and len(text.split()) <= _BARE_MOMENT_WORDS:
+        return True
+    exact = ":" in time
+    if _RELATIVE_DAY.search(folded):
+        return exact or _ARRANGES.search(folded) is not None
+    return exact or _PROPOSES.search(folded) is not None
+
+
+def show_moment(day: str, time: str) -> str:
+    """Day and time as they are said: "quinta-feira (26/11), às 15h", "terça-feira (24/11), de manhã"."""
+    if match := re.fullmatch(r"(\d{2}):(\d{2})", time):
+        minutes = "" if match[2] == "00" else match[2]
+        time = f"{'à' if int(match[1]) == 1 else 'às'} {int(match[1])}h{minutes}"
+    else:
+        time = {"manhã": "de manhã", "tarde": "à tarde", "noite": "à noite"}.get(time, time)
+    return ", ".join(part for part in (day, time) if part)
 
 
 def find_day(text: str, *, today: date) -> str | None:
     """The day in words with its date when that is certain: "terça-feira (24/11)"."""
-    folded = fold(text)
+    folded = without_excluded(text)
     if match := _RELATIVE.search(folded):
         return _named(today + timedelta(days={"hoje": 0, "amanha": 1}.get(match[1], 2)))
     if match := _DATE.search(folded):
@@ -42,7 +104,7 @@ def find_day(text: str, *, today: date) -> str | None:
 
 def find_time(text: str, *, asked: bool = False) -> str | None:
     """The time of day: "15:00", "tarde". A bare number counts only when `asked`."""
-    folded = fold(text)
+    folded = without_excluded(text)
     part = _PART.search(_without_greeting(folded))
     period = (part[1] or part[2]) if part else ""
     if period.startswith("meio"):

@@ -46,7 +46,10 @@ _ABOUT = re.compile(rf"\b(?:(?P<address>{_ADDRESS})|(?P<other>{_OTHER_MONEY})|(?
 _CORRECTS = re.compile(
     r"\b(?:nao|na verdade|alias|ops|opa|digo|quer dizer|corrig\w+|errei|melhor|ou melhor|desculpa|perai|\*)(?!\w)"
 )
-_RANGE = re.compile(r"\b(?:ou|a|ate|as vezes|tem mes|tem vezes|ja|quando|outras?|mas|chega\w*)\b|[-–~]|/")
+_RANGE = re.compile(
+    r"\b(?:ou|a|ate|as vezes|tem mes|tem vezes|ja|quando|outras?|mas|(?:esse|este|nesse|neste|outro|ultimo) mes"
+    r"|mes passado|chega\w*)\b|[-–~]|/"
+)
 _BETWEEN = re.compile(r"\b(?:entre|de|dos|uns|umas)\s*(?:r\$\s*)?$")
 _JOINS = re.compile(r"\be\b|\bmais\b|\+|\bcom\b|,|;|\n")
 _TO = re.compile(r"\s*(?:e|a|ate|ou|-)\s*(?:r\$\s*)?(?:uns\s*)?")

@@ -8,6 +8,7 @@ from agent_service.understanding.text import fold, sentences
 MAX_CHARS = 60
 _CONNECTORS = frozenset({"de", "da", "do", "das", "dos", "e"})
 _LETTERS = r"[^\W\d_](?:[^\W\d_]|['’-])*"
+_TITLE = r"(?:(?i:dona|seu|sr|sra|senhor|senhora|dr|dra|doutor|doutora)\b\.?\s+)?"
 _NAME = rf"{_LETTERS}(?:\s+{_LETTERS}){{0,5}}"
 _SAYS = re.compile(
     r"\b(?:(?:o\s+)?meu nome (?:e|eh|completo e)\s+(?:o\s+|a\s+)?|(?:eu\s+)?me chamo\s+"
@@ -85,6 +86,11 @@ def find_name(text: str, *, asked: bool = False, avoid: frozenset[str] = frozens
     return found
 
 
+def first_name(name: str) -> str:
+    """How a person is addressed; empty when the name isn't known."""
+    return name.split()[0] if name.split() else ""
+
+
 def is_common(name: str) -> bool:
     """Whether the first name is so frequent that it can hardly be anything else."""
     return fold(name.split()[0]) in _COMMON
@@ -118,7 +124,7 @@ def _bare(sentence: str, not_names: frozenset[str]) -> str | None:
 
 
 def _leading_name(text: str, not_names: frozenset[str], *, whole: bool = False, strict: bool = False) -> str | None:
-    match = re.match(rf"\W*({_NAME})", text)
+    match = re.match(rf"\W*{_TITLE}({_NAME})", text)
     if match is None:
         return None
     words: list[str] = []

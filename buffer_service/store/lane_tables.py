@@ -41,12 +41,13 @@ class LaneTables(Connection):
     def step(self) -> Iterator[None]:
         """One command: all of it, or nothing."""
         self.db.execute("SAVEPOINT step")
+        before = (self.live_messages, self.live_bytes)
         try:
             yield
             self._save()
         except BaseException:
             self.db.execute("ROLLBACK TO step; RELEASE step")
-            self._count_live()
+            self.live_messages, self.live_bytes = before
             raise
         else:
             self.db.execute("RELEASE step")
@@ -234,6 +235,17 @@ class LaneTables(Connection):
         )
 
     # ---- evidence
+
+    def merged_into(self, lane: Lane) -> list[str]:
+        """See LaneStore."""
+        found = self.query(
+            "WITH RECURSIVE merged (name) AS ("
+            "SELECT conversation_id FROM conversation WHERE merged_into = ? AND merged_into <> '' UNION "
+            "SELECT c.conversation_id FROM conversation c JOIN merged m ON c.merged_into = m.name "
+            "AND c.merged_into <> '') SELECT name FROM merged",
+            (lane.conversation_id,),
+        )
+        return [row[0] for row in found]
 
     def unknown_parts(self, lane: Lane, since: int) -> list[tuple[Turn, Part]]:
         """See LaneStore."""

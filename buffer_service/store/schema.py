@@ -15,6 +15,7 @@ CREATE INDEX conversation_live ON conversation (activity_at)
   WHERE turn_id <> '' OR pending > 0 OR unrecorded > 0 OR pause_since IS NOT NULL OR echoes > 0;
 CREATE INDEX conversation_paused ON conversation (pause_since) WHERE pause_since IS NOT NULL;
 CREATE INDEX conversation_needs_human ON conversation (tenant) WHERE needs_human = 1;
+CREATE INDEX conversation_merged ON conversation (merged_into) WHERE merged_into <> '';
 CREATE TABLE alias (
   tenant TEXT NOT NULL, channel TEXT NOT NULL, instance TEXT NOT NULL, alias TEXT NOT NULL,
   conversation_id TEXT NOT NULL, PRIMARY KEY (tenant, channel, instance, alias)
@@ -27,7 +28,7 @@ CREATE TABLE message (
   provider_at INTEGER NOT NULL, human INTEGER NOT NULL, record_only INTEGER NOT NULL, body BLOB NOT NULL,
   UNIQUE (tenant, channel, instance, message_id)
 );
-CREATE INDEX message_turn ON message (turn_id) WHERE turn_id <> '';
+CREATE INDEX message_turn ON message (turn_id);
 CREATE INDEX message_pending ON message (conversation_id, sequence) WHERE turn_id = '';
 CREATE TABLE turn (
   number INTEGER PRIMARY KEY, turn_id TEXT NOT NULL UNIQUE, conversation_id TEXT NOT NULL, kind INTEGER NOT NULL,
@@ -44,7 +45,7 @@ CREATE TABLE part (
   NOT NULL, provider_message_id TEXT NOT NULL, closed_at INTEGER NOT NULL, delivery INTEGER NOT NULL DEFAULT 0,
   PRIMARY KEY (turn_id, position)
 ) WITHOUT ROWID;
-CREATE INDEX part_provider ON part (provider_message_id) WHERE provider_message_id <> '';
+CREATE INDEX part_provider ON part (provider_message_id);
 CREATE INDEX part_unknown ON part (closed_at) WHERE state = 4;
 CREATE TABLE echo (
   conversation_id TEXT NOT NULL, message_id TEXT NOT NULL, text TEXT NOT NULL, at INTEGER NOT NULL,
@@ -55,6 +56,7 @@ CREATE TABLE dead_letter (
   tenant TEXT NOT NULL, reason TEXT NOT NULL, created_at INTEGER NOT NULL, replayed_at INTEGER NOT NULL DEFAULT 0,
   replay_turn_id TEXT NOT NULL DEFAULT '', handed INTEGER NOT NULL DEFAULT 0
 );
+CREATE INDEX dead_letter_turn ON dead_letter (turn_id);
 CREATE TABLE quarantine (
   quarantine_id INTEGER PRIMARY KEY AUTOINCREMENT, tenant TEXT NOT NULL, channel TEXT NOT NULL, instance TEXT NOT NULL,
   reason TEXT NOT NULL, body BLOB NOT NULL, created_at INTEGER NOT NULL

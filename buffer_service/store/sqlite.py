@@ -180,10 +180,11 @@ class SqliteStore(LaneTables):
     def conversations_of_person(self, tenant: str, alias: str) -> list[str]:
         """Conversations of a person over all channels and instances, also those that were merged away."""
         found = self.query(
+            "WITH RECURSIVE person (name) AS ("
             "SELECT conversation_id FROM alias WHERE tenant = ? AND alias = ? UNION "
-            "SELECT c.conversation_id FROM conversation c JOIN alias a ON c.merged_into = a.conversation_id "
-            "WHERE a.tenant = ? AND a.alias = ?",
-            (tenant, alias, tenant, alias),
+            "SELECT c.conversation_id FROM conversation c JOIN person p ON c.merged_into = p.name "
+            "AND c.merged_into <> '') SELECT name FROM person",
+            (tenant, alias),
         )
         return [row[0] for row in found]
 
@@ -209,14 +210,19 @@ class SqliteStore(LaneTables):
         for needle in needles:
             self.db.execute("DELETE FROM quarantine WHERE instr(body, CAST(? AS BLOB)) > 0", (needle,))
 
-    def truncate_wal(self) -> None:
-        """Leaves nothing of what was erased in the file or its log. Outside a transaction only; copies the file."""
+    def vacuum(self, *, at_most_bytes: int) -> bool:
+        """Leaves nothing of what was erased in the file or its log; True when done. Copies the file, so a large one has
+        to wait for a quiet moment. Outside a transaction only."""
+        self.query("PRAGMA wal_checkpoint(TRUNCATE)")
+        if self.path.stat().st_size > at_most_bytes:
+            return False
         # secure_delete misses the copies that page rebalancing leaves behind.
-        self.db.execute("VACUUM").fetchall()
+        self.query("VACUUM")
         self.query("PRAGMA wal_checkpoint(TRUNCATE)")
         self.erased = False
+        return True
 
-    def sweep(self, before: int, limit: int = 500) -> int:
+    def sweep(self, before: int, limit: int = 200) -> int:
         """Deletes recorded turns that ended before this instant, with messages and parts; the number of turns."""
         found = self.query(
             "SELECT turn_id FROM turn t WHERE recorded = 1 AND ended_at < ? AND NOT EXISTS "

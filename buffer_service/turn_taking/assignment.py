@@ -31,6 +31,7 @@ from buffer_service.turn_taking.ports import LaneStore
 from buffer_service.turn_taking.sessions import LaneClock, Run, Session, Timers
 
 RECORD_BYTES = 1 << 20
+MAX_RECORDING = 64
 
 
 def in_order(messages: Sequence[InboxMessage]) -> tuple[InboxMessage, ...]:
@@ -75,9 +76,13 @@ class Assignment:
         self.runs: dict[str, Run] = {}
         self.clocks: dict[str, LaneClock] = {}
         self.waiting: dict[str, None] = {}
+        self.to_record: dict[str, None] = {}
+        self.recording: set[str] = set()
         self.timers = Timers()
         self.counters: Counter[str] = Counter()
         self._touched: dict[str, Lane] = {}
+        self._in_step: set[str] = set()
+        self._given_in_step: set[str] = set()
         self._out: list[tuple[int, Frame]] = []
         self._kept = 0
 
@@ -86,8 +91,13 @@ class Assignment:
     def raw(self, conversation_id: str) -> Lane:
         """The lane itself, not followed to the one that it was merged into."""
         lane = self.store.lane(conversation_id)
-        self._touched[conversation_id] = lane
+        self.touch(lane)
         return lane
+
+    def touch(self, lane: Lane) -> None:
+        """The lane may change in this step."""
+        self._touched[lane.conversation_id] = lane
+        self._in_step.add(lane.conversation_id)
 
     def lane(self, conversation_id: str) -> Lane:
         """The lane that speaks for this conversation."""
@@ -108,11 +118,15 @@ class Assignment:
     def keep_frames(self) -> None:
         """The step that made the latest frames stands."""
         self._kept = len(self._out)
+        self._in_step.clear()
+        self._given_in_step.clear()
 
     def abandon(self) -> list[str]:
         """The step was rolled back: its frames must not leave. The conversations that it touched."""
         del self._out[self._kept :]
-        touched, self._touched = list(self._touched), {}
+        self._touched.clear()
+        touched = list(self._in_step)
+        self._in_step.clear()
         return touched
 
     def clock(self, lane: Lane) -> LaneClock:
@@ -122,25 +136,31 @@ class Assignment:
     # ---- giving
 
     def assign(self, now: int) -> None:
-        """Gives waiting turns, and records without a turn, to workers with credit; first come, first served."""
-        if not self.waiting or self.free(now) is None:
-            return
-        for conversation_id in list(self.waiting):
-            session = self.free(now)
-            if session is None:
-                return
-            lane = self.raw(conversation_id)
-            if lane.turn:
-                run = self.runs[lane.turn.turn_id]
-                if run.holder is None and not lane.turn.in_flight and now >= run.not_before:
-                    self.give(now, lane, lane.turn, session)
-            elif lane.unrecorded and now >= self.clock(lane).record_after:
+        """Gives ready turns, and records without a turn, to workers with credit; first come, first served."""
+        while self.waiting and (session := self.free(now)):
+            lane = self.raw(next(iter(self.waiting)))
+            del self.waiting[lane.conversation_id]
+            if lane.turn and self.ready(now, lane):
+                self.give(now, lane, lane.turn, session)
+        while self.to_record and len(self.recording) < MAX_RECORDING and (session := self.free(now)):
+            lane = self.raw(next(iter(self.to_record)))
+            del self.to_record[lane.conversation_id]
+            if not lane.turn and lane.unrecorded:
                 self._give_records(now, lane, session)
+
+    def ready(self, now: int, lane: Lane) -> bool:
+        """The lane's turn may be given to a worker now."""
+        turn = lane.turn
+        if turn is None or turn.in_flight:
+            return False
+        run = self.runs[turn.turn_id]
+        return run.holder is None and now >= run.not_before
 
     def _give_records(self, now: int, lane: Lane, session: Session) -> None:
         clock = self.clock(lane)
         clock.record_after = now + min(self.policy.record_retry * 2**clock.record_tries, self.policy.record_retry_max)
         clock.record_tries = min(clock.record_tries + 1, 10)
+        self.recording.add(lane.conversation_id)
         turns, _ = self.store.unrecorded(lane, RECORD_BYTES)
         records = tuple(recorded_turn(lane, t) for t in turns)
         self.emit(session.sid, Record(conversation_id=lane.conversation_id, turns=records))
@@ -151,6 +171,7 @@ class Assignment:
         turn.epoch += 1 if run.given else 0
         previous, run.given, run.sign, run.parked = run.holder, True, now, None
         self._hold(run, turn.turn_id, session)
+        self._given_in_step.add(turn.turn_id)
         self.counters["assigned"] += 1
         self.emit(session.sid, self._assignment(now, lane, turn, kept=kept))
         if previous and previous.sid != session.sid and previous.sid in self.sessions:

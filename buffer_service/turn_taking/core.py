@@ -7,7 +7,9 @@ from collections.abc import Iterable
 
 from buffer_service.turn_taking.entities import Echo, EndReason, Incoming, Lane, SendOutcome, Turn
 from buffer_service.turn_taking.frames import Drain, Reason, Revoke
-from buffer_service.turn_taking.ports import UnknownConversation
+from buffer_service.turn_taking.lanes import same_text
+from buffer_service.turn_taking.policy import Policy
+from buffer_service.turn_taking.ports import LaneStore, UnknownConversation
 from buffer_service.turn_taking.replies import Replies
 from buffer_service.turn_taking.sessions import Run, Session
 
@@ -15,13 +17,17 @@ from buffer_service.turn_taking.sessions import Run, Session
 class TurnTaking(Replies):
     """One instance per buffer process and store."""
 
+    def __init__(self, *, store: LaneStore, policy: Policy) -> None:
+        super().__init__(store=store, policy=policy)
+        self.forgotten: list[tuple[int, str]] = []
+
     # ---- start
 
     def restore(self, now: int, lanes: Iterable[Lane]) -> None:
         """Takes up what a store holds: every turn gets one fresh lease, attempt windows begin anew."""
         held = list(lanes)
         for lane in held:
-            self._touched[lane.conversation_id] = lane
+            self.touch(lane)
             if lane.turn:
                 run = self.runs[lane.turn.turn_id] = Run(conversation_id=lane.conversation_id, given=True)
                 run.not_before = now + self.policy.lease
@@ -33,20 +39,28 @@ class TurnTaking(Replies):
 
     def resync(self, now: int, conversation_ids: Iterable[str]) -> None:
         """After a step that was rolled back: the volatile side of these lanes follows the store again."""
+        lane: Lane | None
         for conversation_id in conversation_ids:
             try:
                 lane = self.raw(conversation_id)
             except UnknownConversation:
-                continue
-            current = lane.turn.turn_id if lane.turn else ""
+                lane = None
+            current = lane.turn.turn_id if lane and lane.turn else ""
             for turn_id, run in list(self.runs.items()):
                 if run.conversation_id == conversation_id and turn_id != current:
                     self._hold(run, turn_id, None)
                     del self.runs[turn_id]
-            if lane.turn:
+            if lane is None:
+                self._drop(conversation_id)
+            elif lane.turn:
                 run = self.runs.setdefault(current, Run(conversation_id=conversation_id, given=True))
+                if current in self._given_in_step:
+                    # The worker never heard of it: give it anew.
+                    self._hold(run, current, None)
+                    run.given, run.parked = True, None
                 if lane.turn.in_flight and run.window is None:
                     run.window = now + self.policy.window
+        self._given_in_step.clear()
         self.settle(now)
 
     # ---- messages
@@ -113,11 +127,22 @@ class TurnTaking(Replies):
                 self.emit(holder.sid, Revoke(turn_id=turn.turn_id, epoch=0, reason=Reason.WRONG_STATE))
             self.forget_run(turn)
             lane.turn, turn.end_reason = None, EndReason.FORGOTTEN
-        self._touched.pop(lane.conversation_id, None)
-        self.waiting.pop(lane.conversation_id, None)
-        self.timers.set(lane.conversation_id, None)
-        self.clocks.pop(lane.conversation_id, None)
+            self.forgotten += [(now + self.policy.evidence, part.text) for part in turn.parts]
+        self._drop(lane.conversation_id)
         self.settle(now)
+
+    def _drop(self, conversation_id: str) -> None:
+        """Nothing volatile is left of a conversation that is no more."""
+        self._touched.pop(conversation_id, None)
+        for waiting in (self.waiting, self.to_record, self.clocks):
+            waiting.pop(conversation_id, None)
+        self.recording.discard(conversation_id)
+        self.timers.set(conversation_id, None)
+
+    def recently_forgotten(self, now: int, text: str) -> bool:
+        """An echo of a part that was on its way when its person was forgotten: it must not bring them back."""
+        self.forgotten = [(until, said) for until, said in self.forgotten if until > now]
+        return any(same_text(said, text) for _, said in self.forgotten)
 
     # ---- workers
 
@@ -207,7 +232,7 @@ class TurnTaking(Replies):
             window = self.runs[turn.turn_id].window
             if window is not None and now >= window:
                 self.close_part(now, lane, turn, turn.in_flight, SendOutcome.UNKNOWN)
-                self.judge_echoes(now, lane)
+                self.judge_echoes(now, self.lane(lane.conversation_id))
         if lane.turn:
             self._tick_turn(now, lane, lane.turn)
         if lane.pause and now >= lane.pause.renewed_at + self.policy.handoff_quiet:
@@ -233,24 +258,27 @@ class TurnTaking(Replies):
 
     def settle(self, now: int) -> None:
         """Ends a transaction: gives out what became free, and notes when each touched lane is due."""
-        self._note_waiting()
+        for lane in self._touched.values():
+            self._settle_lane(now, lane)
         self.assign(now)
         touched, self._touched = self._touched, {}
         for lane in touched.values():
-            self._settle_lane(lane)
+            self._settle_lane(now, lane)
             self.timers.set(lane.conversation_id, self._due(now, lane))
 
-    def _note_waiting(self) -> None:
-        for lane in self._touched.values():
-            self._settle_lane(lane)
-
-    def _settle_lane(self, lane: Lane) -> None:
-        turn = lane.turn
-        idle = turn is None or (self.runs[turn.turn_id].holder is None and not turn.in_flight)
-        if idle and (turn or lane.unrecorded):
-            self.waiting.setdefault(lane.conversation_id)
+    def _settle_lane(self, now: int, lane: Lane) -> None:
+        turn, name = lane.turn, lane.conversation_id
+        if self.ready(now, lane):
+            self.waiting.setdefault(name)
         else:
-            self.waiting.pop(lane.conversation_id, None)
+            self.waiting.pop(name, None)
+        if not turn and lane.unrecorded and now >= self.clock(lane).record_after:
+            self.to_record.setdefault(name)
+            self.recording.discard(name)
+        else:
+            self.to_record.pop(name, None)
+        if turn or not lane.unrecorded:
+            self.recording.discard(name)
         if not turn and not lane.unrecorded and not lane.pending:
             self.clocks.pop(lane.conversation_id, None)
 
@@ -260,11 +288,16 @@ class TurnTaking(Replies):
         turn = lane.turn
         if turn:
             run = self.runs[turn.turn_id]
-            times += [self._forgotten_at(turn)] if run.holder else []
+            if run.holder:
+                times.append(self._forgotten_at(turn))
+            elif run.not_before > now:
+                times.append(run.not_before)
             times += [run.window] if run.window is not None else []
             times += [self._parked_until(now, lane, turn, run.parked)] if run.parked else []
         elif lane.pending and not lane.waits_for:
             times.append(self.ripe_at(lane))
         if lane.pause:
             times.append(lane.pause.renewed_at + self.policy.handoff_quiet)
+        if not turn and lane.unrecorded and self.clock(lane).record_after > now:
+            times.append(self.clock(lane).record_after)
         return max(now + 1, min(times)) if times else None

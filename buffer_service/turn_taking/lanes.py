@@ -165,6 +165,7 @@ class Lanes(Assignment):
             turn.needs_human = True
         lane.needs_human = lane.needs_human or turn.needs_human
         if lane.merged_into:
+            lane.pause = None
             self._move_pending(lane)
             self.open_next(now, self.lane(lane.conversation_id))
 
@@ -197,6 +198,11 @@ class Lanes(Assignment):
         """A human answers: the turn ends now, or when its part in ATTEMPTING closes. A repeat renews the quiet time."""
         since = lane.pause.since if lane.pause else now
         lane.pause = Pause(since=since, renewed_at=now, reason=reason)
+        for other in lane.waits_for:
+            younger = self.raw(other)
+            if younger.turn:
+                # One person: what the merged conversation still wants to say is over too.
+                self.pause_lane(now, younger, reason)
         turn = lane.turn
         if turn is None or turn.in_flight:
             return
@@ -224,6 +230,9 @@ class Lanes(Assignment):
             older.waits_for = (*older.waits_for, younger.conversation_id)
         older.waits_for += younger.waits_for
         younger.waits_for = ()
+        older.echoes, younger.echoes = [*older.echoes, *younger.echoes], []
+        if older.pause:
+            self.pause_lane(now, older, older.pause.reason)
         self._move_pending(younger)
         self.open_next(now, older)
 
@@ -243,7 +252,7 @@ class Lanes(Assignment):
         into history. Deferred while a part is ATTEMPTING, whose id isn't known yet."""
         if self._is_ours(now, lane, echo):
             return False
-        if lane.turn and lane.turn.in_flight:
+        if self._sends(lane):
             if all(e.incoming.message_id != echo.incoming.message_id for e in lane.echoes):
                 lane.echoes = [*lane.echoes, echo]
             return False
@@ -256,21 +265,27 @@ class Lanes(Assignment):
 
     def judge_echoes(self, now: int, lane: Lane) -> None:
         """Judges the echoes that waited for the part in ATTEMPTING."""
-        if not lane.echoes or (lane.turn and lane.turn.in_flight):
+        if not lane.echoes or self._sends(lane):
             return
         echoes, lane.echoes = lane.echoes, []
         for echo in echoes:
             self.take_echo(now, lane, echo)
 
+    def _sends(self, lane: Lane) -> bool:
+        """A part of this person is on its way; its id isn't known yet."""
+        turns = [lane.turn, *(self.raw(other).turn for other in lane.waits_for)]
+        return any(t is not None and t.in_flight for t in turns)
+
     def _is_ours(self, now: int, lane: Lane, echo: Echo) -> bool:
         message_id = echo.incoming.message_id
-        turn = lane.turn
-        if turn and any(p.provider_message_id == message_id for p in turn.parts):
+        family = [lane, *(self.raw(name) for name in self.store.merged_into(lane))]
+        current = [p for member in family if member.turn for p in member.turn.parts]
+        if any(p.provider_message_id == message_id for p in current):
             return True
-        if self.store.knows_send(lane, message_id):
+        if any(self.store.knows_send(member, message_id) for member in family):
             return True
-        current = turn.parts if turn else []
-        ended = [p for _, p in self.store.unknown_parts(lane, now - self.policy.evidence)]
+        since = now - self.policy.evidence
+        ended = [p for member in family for _, p in self.store.unknown_parts(member, since)]
         nameless = [
             p
             for p in [*current, *ended]

@@ -42,6 +42,9 @@ class LaneStore(Protocol):
     def bury(self, turn: Turn, reason: str, now: int) -> None:
         """Writes a dead letter."""
 
+    def merged_into(self, lane: Lane) -> list[str]:
+        """Conversations that were merged into this one, directly or not."""
+
     def unknown_parts(self, lane: Lane, since: int) -> list[tuple[Turn, Part]]:
         """Parts of ended turns that were closed as UNKNOWN at or after this instant."""
 

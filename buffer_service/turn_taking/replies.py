@@ -155,7 +155,7 @@ class Replies(Lanes):
                 self.close_part(now, lane, turn, sent, outcome)
             elif sent.state is PartState.UNKNOWN and outcome is SendOutcome.SENT:
                 sent.state = PartState.SENT
-        self.judge_echoes(now, lane)
+        self.judge_echoes(now, self.lane(lane.conversation_id))
         if turn.end_reason or lane.turn is not turn:
             self._refuse(sid, ask=ask, turn_id=turn_id, epoch=epoch, reason=Reason.PAUSED)
             return self.open_next(now, lane)
@@ -192,6 +192,7 @@ class Replies(Lanes):
         self.store.mark_recorded(lane, upto)
         clock = self.clock(lane)
         clock.record_after = clock.record_tries = 0
+        self.recording.discard(conversation_id)
         self.open_next(now, lane)
 
     def release(self, now: int, *, turn_id: str, epoch: int, failed: bool) -> None:
@@ -206,7 +207,7 @@ class Replies(Lanes):
             holder.capacity = 0
         if turn.in_flight:
             self.close_part(now, lane, turn, turn.in_flight, SendOutcome.NOT_STARTED)
-        self.judge_echoes(now, lane)
+        self.judge_echoes(now, self.lane(lane.conversation_id))
         if lane.turn is turn:
             self.lose(now, lane, turn, counts=failed)
         self.open_next(now, lane)

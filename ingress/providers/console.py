@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import time
 import uuid
 from collections import OrderedDict, deque
 from collections.abc import AsyncIterator
@@ -50,7 +51,8 @@ class ConsoleProvider:
 
     def __init__(self) -> None:
         self._contacts: OrderedDict[str, _Contact] = OrderedDict()
-        self._numbers = itertools.count(1)
+        # From the clock: after a restart the numbers go on above those that a page has seen.
+        self._numbers = itertools.count(time.time_ns() // 1_000_000)
 
     async def open(self) -> None:
         """Nothing to open."""
@@ -122,9 +124,9 @@ class ConsoleProvider:
     def _entry(self, contact: str) -> _Contact:
         entry = self._contacts.setdefault(contact, _Contact())
         self._contacts.move_to_end(contact)
-        while len(self._contacts) > KEPT_CONTACTS:
-            oldest = next(iter(self._contacts))
-            if self._contacts[oldest].listeners:
-                break
-            del self._contacts[oldest]
+        if len(self._contacts) > KEPT_CONTACTS:
+            for name in [n for n, c in self._contacts.items() if not c.listeners and n != contact]:
+                del self._contacts[name]
+                if len(self._contacts) <= KEPT_CONTACTS:
+                    break
         return entry

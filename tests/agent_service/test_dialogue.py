@@ -21,13 +21,15 @@ def test_the_whole_way_to_a_meeting() -> None:
     assert asked(talk.say("só essa"), "installation_address")
     assert asked(talk.say("Boa Viagem, Recife"), "payment") and talk.lead.preferences["city"] == "Recife"
     assert asked(talk.say("financiado"), "urgency") and talk.lead.preferences["payment"] == "financiamento"
-    assert asked(talk.say("o quanto antes"), "own_plant_today")
+    assert asked(talk.say("o quanto antes"), "fidelity")
+    assert asked(talk.say("não"), "own_plant_today")
+    assert talk.lead.qualification != "QUALIFIED"
     assert asked(talk.say("não"), "decision_maker")
     assert asked(talk.say("sim, eu decido"), "meeting_day")
-    assert talk.lead.stage == "SCHEDULING" and talk.lead.qualification == "QUALIFIED" and talk.lead.score == 80
+    assert talk.lead.stage == "SCHEDULING" and talk.lead.qualification == "QUALIFIED" and talk.lead.score == 90
     assert asked(talk.say("quinta"), "meeting_time")
     last = talk.say("15h")
-    assert "15:00" in last and talk.handoffs == [f"meeting wanted: {talk.lead.preferences['meeting_day']}, 15:00"]
+    assert "15h" in last and talk.handoffs == [f"meeting wanted: {talk.lead.preferences['meeting_day']}, 15:00"]
     assert talk.lead.stage == "SCHEDULING"
     assert "?" not in last
     assert "?" not in talk.say("obrigado") and len(talk.handoffs) == 1

@@ -54,6 +54,7 @@ class Agent(agent_service_pb2_grpc.AgentServiceServicer):
         self.begins: list[agent_pb.Begin] = []
         self.contexts: list[lead_pb2.ConversationContext] = []
         self.cancelled = 0
+        self.refusals = 0
         self.reply: Reply = self.echo
 
     async def echo(self, begin: agent_pb.Begin, context: Any) -> AsyncIterator[agent_pb.RespondResponse]:
@@ -65,6 +66,9 @@ class Agent(agent_service_pb2_grpc.AgentServiceServicer):
         self, request_iterator: AsyncIterator[agent_pb.RespondRequest], context: Any
     ) -> AsyncIterator[agent_pb.RespondResponse]:
         try:
+            if self.refusals:
+                self.refusals -= 1
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "not yet")
             begin = (await anext(request_iterator)).begin
             self.begins.append(begin)
             self.contexts.append((await anext(request_iterator)).context)
@@ -80,6 +84,7 @@ class ContextStandIn(context_service_pb2_grpc.ContextServiceServicer):
 
     def __init__(self) -> None:
         self.down = False
+        self.delay_s = 0.0
         self.records: list[turn_pb2.TurnRecord] = []
 
     async def _check(self, context: Any) -> None:
@@ -88,6 +93,7 @@ class ContextStandIn(context_service_pb2_grpc.ContextServiceServicer):
 
     async def LoadContext(self, request: context_pb.LoadContextRequest, context: Any) -> context_pb.LoadContextResponse:
         await self._check(context)
+        await asyncio.sleep(self.delay_s)
         known = lead_pb2.ConversationContext(conversation_id=request.conversation_id, version=len(self.records))
         return context_pb.LoadContextResponse(context=known)
 
@@ -370,7 +376,7 @@ async def test_draining_gives_back_what_is_still_being_generated(tmp_path: Path)
         r.agent.reply = endless
         result = await r.write("oi")
         await r.until(lambda: bool(r.agent.begins))
-        await r.runner.drain(0.2)
+        await r.runner.drain(turns_s=0.2, sends_s=0.2)
         lane = await r.lane(result.conversation_id)
         assert lane.state == pb.LANE_STATE_WAITING and lane.turn.attempts == 0
         await r.until(lambda: r.agent.cancelled == 1)
@@ -389,3 +395,86 @@ async def test_cancelling_stops_the_model_at_once(tmp_path: Path) -> None:
         pause = pb.PauseConversationRequest(conversation_id=result.conversation_id)
         await r.services.buffer.PauseConversation(pause, timeout=5)
         await r.until(lambda: r.agent.cancelled == 1, seconds=1)
+
+
+async def test_an_agent_that_ends_before_the_context_arrives_is_asked_again(tmp_path: Path) -> None:
+    """Writing into a call that has ended raises InvalidStateError, which once left the lead waiting for 47 s."""
+    async with rig(tmp_path) as r:
+        r.context.delay_s, r.agent.refusals = 0.2, 1
+        await r.write("oi")
+        await r.until(lambda: bool(r.finished))
+        assert r.provider.sent == ["você disse oi"]
+
+
+async def test_a_send_that_is_refused_twice_while_the_reply_streams_goes_on_at_once(tmp_path: Path) -> None:
+    """A later Commit replaces a parked answer, which then never came: the turn stood still for 48 s."""
+    async with rig(tmp_path) as r:
+
+        async def reply(begin: agent_pb.Begin, context: Any) -> AsyncIterator[agent_pb.RespondResponse]:
+            for word in ("um", "dois", "três"):
+                yield text(f"{word}\n\n")
+                await asyncio.sleep(0.3)
+            yield done()
+
+        r.agent.reply = reply
+        r.provider.outcomes = [pb.SEND_OUTCOME_REFUSED_RETRY, pb.SEND_OUTCOME_REFUSED_RETRY]
+        await r.write("oi")
+        await r.until(lambda: bool(r.finished), seconds=12)
+        assert r.provider.sent == ["um", "dois", "três"]
+
+
+async def test_what_a_failed_generation_wanted_to_change_leaves_no_trace(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+
+        async def reply(begin: agent_pb.Begin, context: Any) -> AsyncIterator[agent_pb.RespondResponse]:
+            if len(r.agent.begins) == 1:
+                yield agent_pb.RespondResponse(effect=turn_pb2.Effect(handoff=turn_pb2.Handoff(reason="x")))
+                await context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
+            yield text("oi")
+            yield done()
+
+        r.agent.reply = reply
+        result = await r.write("oi")
+        await r.until(lambda: bool(r.finished))
+        assert not r.agent.begins[1].said_effects
+        assert not r.context.records[0].effects
+        assert (await r.lane(result.conversation_id)).state == pb.LANE_STATE_IDLE
+
+
+async def test_pacing_waits_without_asking_in_a_circle(tmp_path: Path) -> None:
+    async with rig(tmp_path, SDR_INGRESS_PACING_MS="500") as r:
+
+        async def reply(begin: agent_pb.Begin, context: Any) -> AsyncIterator[agent_pb.RespondResponse]:
+            yield text("um\n\ndois")
+            yield done()
+
+        sent: list[pb.RunTurnsRequest] = []
+        send = r.runner.link.send
+        r.runner.link.send = lambda frame: (sent.append(frame), send(frame))[1]  # type: ignore[method-assign]
+        r.agent.reply = reply
+        await r.write("oi")
+        await r.until(lambda: bool(r.finished))
+        assert r.provider.sent == ["um", "dois"]
+        assert len(sent) < 10
+
+
+async def test_an_old_send_is_reported_although_the_worker_drains(tmp_path: Path) -> None:
+    """A part that this process has sent was once released as never begun, so another worker would send it again."""
+    async with rig(tmp_path) as r:
+        held = asyncio.Event()
+
+        async def slowly() -> None:
+            await held.wait()
+
+        r.provider.before = slowly
+        result = await r.write("oi")
+        await r.until(lambda: r.runner.held_turns == 1 and bool(r.agent.begins))
+        await asyncio.sleep(0.1)
+        draining = asyncio.create_task(r.runner.drain(turns_s=0.1, sends_s=3))
+        await asyncio.sleep(0.3)
+        held.set()
+        await draining
+        lane = await r.lane(result.conversation_id)
+        parts = lane.turn.parts or lane.ended_turns[0].parts
+        assert [p.state for p in parts] == [turn_pb2.PART_STATE_SENT]
+        assert r.provider.sent == ["você disse oi"]

@@ -84,6 +84,10 @@ class MemoryStore:
     def bury(self, turn: Turn, reason: str, now: int) -> None:
         self.dead.append((turn.turn_id, reason))
 
+    def merged_into(self, lane: Lane) -> list[str]:
+        direct = [x for x in self.lanes.values() if x.merged_into == lane.conversation_id]
+        return [x.conversation_id for x in direct] + [y for x in direct for y in self.merged_into(x)]
+
     def unknown_parts(self, lane: Lane, since: int) -> list[tuple[Turn, Part]]:
         return [
             (t, p) for t in self._ended(lane) for p in t.parts if p.state is PartState.UNKNOWN and p.closed_at >= since

@@ -420,6 +420,7 @@ class RunTurnsRequest(_message.Message):
     FINISH_FIELD_NUMBER: _builtins.int
     RELEASE_FIELD_NUMBER: _builtins.int
     RECORDED_FIELD_NUMBER: _builtins.int
+    ALSO_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def hello(self) -> Global___Hello:
         """First frame of a stream."""
@@ -448,6 +449,10 @@ class RunTurnsRequest(_message.Message):
     def recorded(self) -> Global___Recorded:
         """Ended turns were recorded (answer to Record)."""
 
+    @_builtins.property
+    def also(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunTurnsRequest]:
+        """Frames that follow this one, in order, without any of their own: what waits together travels together."""
+
     def __init__(
         self,
         *,
@@ -458,10 +463,11 @@ class RunTurnsRequest(_message.Message):
         finish: Global___Finish | None = ...,
         release: Global___Release | None = ...,
         recorded: Global___Recorded | None = ...,
+        also: _abc.Iterable[Global___RunTurnsRequest] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "finish", b"finish", "frame", b"frame", "heartbeat", b"heartbeat", "hello", b"hello", "recorded", b"recorded", "release", b"release", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["commit", b"commit", "finish", b"finish", "frame", b"frame", "heartbeat", b"heartbeat", "hello", b"hello", "recorded", b"recorded", "release", b"release", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["also", b"also", "commit", b"commit", "finish", b"finish", "frame", b"frame", "heartbeat", b"heartbeat", "hello", b"hello", "recorded", b"recorded", "release", b"release", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["hello", "heartbeat", "commit", "result", "finish", "release", "recorded"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
@@ -766,6 +772,7 @@ class RunTurnsResponse(_message.Message):
     REVOKE_FIELD_NUMBER: _builtins.int
     RECORD_FIELD_NUMBER: _builtins.int
     DRAIN_FIELD_NUMBER: _builtins.int
+    ALSO_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def assign(self) -> Global___Assign:
         """A turn is yours."""
@@ -790,6 +797,10 @@ class RunTurnsResponse(_message.Message):
     def drain(self) -> Global___Drain:
         """The buffer stops: finish or release, open a new stream later."""
 
+    @_builtins.property
+    def also(self) -> _containers.RepeatedCompositeFieldContainer[Global___RunTurnsResponse]:
+        """Frames that follow this one, in order, without any of their own: what waits together travels together."""
+
     def __init__(
         self,
         *,
@@ -799,10 +810,11 @@ class RunTurnsResponse(_message.Message):
         revoke: Global___Revoke | None = ...,
         record: Global___Record | None = ...,
         drain: Global___Drain | None = ...,
+        also: _abc.Iterable[Global___RunTurnsResponse] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["assign", b"assign", "committed", b"committed", "drain", b"drain", "frame", b"frame", "joined", b"joined", "record", b"record", "revoke", b"revoke"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["assign", b"assign", "committed", b"committed", "drain", b"drain", "frame", b"frame", "joined", b"joined", "record", b"record", "revoke", b"revoke"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["also", b"also", "assign", b"assign", "committed", b"committed", "drain", b"drain", "frame", b"frame", "joined", b"joined", "record", b"record", "revoke", b"revoke"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_frame: _TypeAlias = _typing.Literal["assign", "joined", "committed", "revoke", "record", "drain"]  # noqa: Y015
     _WhichOneofArgType_frame: _TypeAlias = _typing.Literal["frame", b"frame"]  # noqa: Y015
