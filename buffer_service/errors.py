@@ -24,10 +24,3 @@ class ProtocolError(ServiceError):
 
     code = grpc.StatusCode.FAILED_PRECONDITION
     reason = "PROTOCOL"
-
-
-class BadPageToken(ServiceError):
-    """The page token was not made by this method with these filters."""
-
-    code = grpc.StatusCode.INVALID_ARGUMENT
-    reason = "BAD_PAGE_TOKEN"

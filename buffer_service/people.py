@@ -4,15 +4,17 @@ Every method runs inside one engine step."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
-from buffer_service import paging, wire
+from buffer_service import wire
 from buffer_service.errors import WrongState
 from buffer_service.inbox import scope_of
 from buffer_service.store.identity import Identities
 from buffer_service.store.sqlite import DeadLetter, SqliteStore
 from buffer_service.turn_taking import TurnTaking
 from buffer_service.turn_taking.entities import Incoming, Lane
+from service_kit import page_tokens
 from service_kit.durations import ms_to_timestamp
 from service_kit.errors import InvalidArgument, NotFound
 
@@ -51,8 +53,8 @@ class People:
     def list_lanes(self, request: pb.ListLanesRequest, size: int) -> pb.ListLanesResponse:
         """A page of lanes."""
         tenant, states = request.tenant or "default", set(request.states)
-        filters = [tenant, sorted(states)]
-        position = paging.read("ListLanes", filters, request.page_token, length=2) or [-1, ""]
+        purpose = ["ListLanes", tenant, sorted(states)]
+        position: list[Any] = page_tokens.read(purpose, request.page_token) if request.page_token else [-1, ""]
         shown: list[pb.Lane] = []
         while len(shown) < size:
             batch = self._store.list_lanes(
@@ -60,16 +62,14 @@ class People:
             )
             for lane in batch[: size + 1]:
                 if len(shown) == size:
-                    return pb.ListLanesResponse(
-                        lanes=shown, next_page_token=paging.make("ListLanes", filters, position)
-                    )
+                    return pb.ListLanesResponse(lanes=shown, next_page_token=page_tokens.make(purpose, position))
                 position = [lane.activity_at, lane.conversation_id]
                 view = self._show(lane)
                 if not states or view.state in states:
                     shown.append(view)
             if len(batch) <= size:
                 return pb.ListLanesResponse(lanes=shown)
-        return pb.ListLanesResponse(lanes=shown, next_page_token=paging.make("ListLanes", filters, position))
+        return pb.ListLanesResponse(lanes=shown, next_page_token=page_tokens.make(purpose, position))
 
     def pause(self, now: int, conversation_id: str, reason: str) -> pb.Lane:
         """A human answers."""
@@ -89,11 +89,11 @@ class People:
     def list_dead_letters(self, request: pb.ListDeadLettersRequest, size: int) -> pb.ListDeadLettersResponse:
         """A page of dead letters."""
         tenant = request.tenant or "default"
-        filters = [tenant, request.include_replayed]
-        position = paging.read("ListDeadLetters", filters, request.page_token, length=1) or [1 << 62]
+        purpose = ["ListDeadLetters", tenant, request.include_replayed]
+        position: list[Any] = page_tokens.read(purpose, request.page_token) if request.page_token else [1 << 62]
         found = self._store.dead_letters(tenant, position[0], size + 1, replayed_too=request.include_replayed)
         page = found[:size]
-        token = paging.make("ListDeadLetters", filters, [page[-1].dead_letter_id]) if len(found) > size else ""
+        token = page_tokens.make(purpose, [page[-1].dead_letter_id]) if len(found) > size else ""
         return pb.ListDeadLettersResponse(dead_letters=[self._letter(d) for d in page], next_page_token=token)
 
     def replay(self, now: int, dead_letter_id: int, *, answer_stale: bool) -> pb.ReplayDeadLetterResponse:

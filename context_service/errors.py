@@ -17,13 +17,3 @@ class WrongState(ServiceError):
 
     code = grpc.StatusCode.FAILED_PRECONDITION
     reason = "WRONG_STATE"
-
-
-class BadPageToken(ServiceError):
-    """The page token was not made by this method with these filters."""
-
-    code = grpc.StatusCode.INVALID_ARGUMENT
-    reason = "BAD_PAGE_TOKEN"
-
-    def __init__(self) -> None:
-        super().__init__(field="page_token")

@@ -75,6 +75,16 @@ class NotFound(ServiceError):
     reason = "NOT_FOUND"
 
 
+class BadPageToken(ServiceError):
+    """The page token was not made by this method with these filters."""
+
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    reason = "BAD_PAGE_TOKEN"
+
+    def __init__(self) -> None:
+        super().__init__(field="page_token")
+
+
 class Internal(ServiceError):
     """Something went wrong inside the service; its log has the details under the error id."""
 

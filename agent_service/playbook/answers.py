@@ -15,6 +15,7 @@ _PERCENT = re.compile(r"(?<![\d.,])(\d{1,2}(?:[.,]\d)?)\s*(?:%|por cento)")
 _SMALL_NUMBER = re.compile(r"^\W*(?:uns |umas |de |acho que |mais ou menos )*(\d{1,2})\W*$")
 _MAX_CHARS = 200
 _MAX_WORDS = 30
+_PLACE_WORDS = 12
 # "não tenho desconto" tells about something; "não tenho", "tenho com a outra empresa" answer what was asked.
 _HAS = re.compile(
     r"\b(?:tenho|temos|tem|possuo|possuimos)\s+(?:(?:um|uma|uns|umas|o|a|os|as|algum|alguma|nenhum|nenhuma|muit[oa]|tant[oa]"
@@ -29,7 +30,7 @@ _NO_THING = frozenset(
 _STEM = 5
 _REPEATS = re.compile(r"^\W*(?:eu )?ja (?:te |lhe )?(?:falei|disse|respondi|contei|expliquei)\b")
 _EMPTY = re.compile(
-    r"^\W*(?:oi+|ola|opa|bom dia|boa tarde|boa noite|k{2,}|rs+|ha(?:ha)+|obrigad[oa]|valeu|hum+|ah+)?\W*$"
+    r"^\W*(?:oi+|ola|opa|bom dia|boa tarde|boa noite|k{2,}|rs+|ha(?:ha)+|obrigad[oa]|valeu|h+u*m+|ah+)?\W*$"
 )
 
 
@@ -59,12 +60,12 @@ def _yes_no(step: Step, text: str) -> str:
     folded = fold(text)
     chosen = next((value for value, patterns in step.choices.items() if any(p.search(folded) for p in patterns)), "")
     answer = read_answer(text)
-    if answer is None or (chosen and answer is not Answer.NO) or _about_something_else(step, text):
+    if answer is None or (chosen and answer is not Answer.NO) or about_something_else(step, text):
         return chosen
     return answer.value
 
 
-def _about_something_else(step: Step, text: str) -> bool:
+def about_something_else(step: Step, text: str) -> bool:
     """Whether the text says that something is had, or not, which the question isn't about."""
     match = _HAS.search(fold(text))
     if match is None or match[1] in _NO_THING:
@@ -93,12 +94,14 @@ def _free(step: Step, text: str, *, today: date) -> str:
         return ""
     if not words or len(words.split()) > _MAX_WORDS or proposes_meeting(text, today=today):
         return ""
-    denies = read_answer(text) is Answer.NO and _about_something_else(step, text)
+    denies = read_answer(text) is Answer.NO and about_something_else(step, text)
     return "" if denies else words
 
 
 def _place(step: Step, text: str, *, today: date) -> str:
     words = _free(step, text, today=today)
+    if len(words.split()) > _PLACE_WORDS:
+        words = ", ".join(each.strip() for each in words.split(",") if find_place(each, asked=True))
     if words and (find_place(text, asked=True) or re.search(r"\d", words)):
         return words
     # "na minha casa mesmo" tells where; "quero saber o preço" doesn't.

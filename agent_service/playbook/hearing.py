@@ -6,12 +6,13 @@ from datetime import date
 
 from agent_service.persona import Persona, Reads, Step
 from agent_service.playbook.answers import own_words, read_step
-from agent_service.understanding.intents import Answer, read_answer
+from agent_service.understanding.intents import Answer
 from agent_service.understanding.text import fold
 
 _OWN_WORDS = frozenset({Reads.TEXT, Reads.PLACE})
 # "tenho contrato não"
 _DENIED = re.compile(r"(?:\s+\w+){0,2}\s+nao\W*$")
+_AGREES = re.compile(r"^\W*(?:s+i+m+|ss|claro|isso|ok|okay|ta bom|com certeza|pode ser|aham|uhum|certo|faz|bora)\b")
 _BARE_YES_WORDS = 2
 
 
@@ -43,7 +44,7 @@ def agreement_before(text: str, heard: list[Heard]) -> str:
     """The "sim" in front of what was heard: it still answers the open question. A "não" there denies what follows."""
     before = text[: heard[0].start] if heard else ""
     short = 0 < len(before.split()) <= _BARE_YES_WORDS
-    return before.strip() if short and read_answer(before) is Answer.YES else ""
+    return before.strip() if short and _AGREES.match(fold(before)) else ""
 
 
 def _find(step: Step, folded: str) -> Heard | None:

@@ -7,7 +7,7 @@ from datetime import date
 from agent_service.conversation import Kind, Lead, LeadPatch, Message
 from agent_service.persona import Answered, Offer, Persona, Reads, Step
 from agent_service.playbook import facts
-from agent_service.playbook.answers import own_words, read_step
+from agent_service.playbook.answers import about_something_else, own_words, read_step
 from agent_service.playbook.hearing import agreement_before, hear
 from agent_service.playbook.past import Past, comparable
 from agent_service.playbook.questions import entries_for, may_ask, named_entries, stated_entries, worth_an_answer
@@ -27,6 +27,7 @@ _WANTS = re.compile(
 _BARE_NO = re.compile(r"\W*(?:nao|n),?(?: nao)?,? (?:quero(?: nao)?|(?:muito )?obrigad[oa])\W*")
 MAX_TEXT = 200
 _SHORT_ANSWER = 3
+_STATED = frozenset({Reads.OFFER, Reads.TEXT, Reads.PLACE})
 _OWN_WORDS = frozenset({Reads.TEXT, Reads.PLACE})
 _NUMERIC = frozenset({Reads.PERCENT, Reads.DAY, Reads.TIME, Reads.PLACE, Reads.TEXT, Reads.NAME})
 
@@ -97,19 +98,26 @@ def _read(text: str, reading: Reading, scene: Scene) -> None:
     money = _read_money(text, reading, scene)
     name = _read_name(text, reading, scene, bare=not money)
     pieces = _clauses(text, scene)
-    place = _read_place(text, pieces, reading, scene)
+    place = _read_place(pieces, reading, scene)
     told = [each.text for each in pieces if not each.asks]
     before = set(reading.answered)
     left = _hear(told, reading, scene)
     met = _read_meeting(text, reading, scene)
-    short = [each for each in left if len(each.split()) <= _SHORT_ANSWER and read_answer(each) is not None]
-    answered = _read_heard_open(told, before, reading, scene) or _read_answer(
-        _joined(short if money or name else left), reading, scene
+    offering = [each.text for each in pieces if _may_choose(each)]
+    offered = _read_change(offering, reading, scene)
+    if money or name:
+        left = [each for each in left if len(each.split()) <= _SHORT_ANSWER and read_answer(each) is not None]
+    elif scene.open_step is not None and scene.open_step.reads in _STATED:
+        left = [each for each in left if each in offering]
+    elif scene.open_step is not None and scene.open_step.reads is Reads.YES_NO:
+        left = [each for each in left if not about_something_else(scene.open_step, each)] or left
+    answered = _read_heard_open(told, before, reading, scene) or (
+        not offered and _read_answer(_joined(left), reading, scene)
     )
-    wished = [each for each in (told if money or name else left) if not each.endswith("?")]
-    offered = not answered and _read_wish(wished, reading, scene)
+    heard = set(reading.answered) != before
+    offered = offered or (not answered and _read_wish([each for each in left if each in offering], reading, scene))
     _read_implied(reading, scene)
-    consumed = bool(money or name or place or met or answered or offered or len(left) < len(told))
+    consumed = bool(money or name or place or met or answered or offered or heard)
     _collect_questions(pieces, reading, scene, consumed=consumed)
     if reading.offer is not None:
         reading.intents.discard(Intent.REFUSAL)
@@ -189,12 +197,11 @@ def _late_name(text: str, scene: Scene) -> bool:
     return name is not None and is_common(name)
 
 
-def _read_place(text: str, pieces: list[Clause], reading: Reading, scene: Scene) -> bool:
+def _read_place(pieces: list[Clause], reading: Reading, scene: Scene) -> bool:
     step = scene.open_step
-    if any(_tells_of_another_place(piece.text, scene) for piece in pieces):
-        return False
+    text = _joined([each.text for each in pieces if not _tells_of_another_place(each.text, scene)])
     place = find_place(text, asked=step is not None and step.reads is Reads.PLACE)
-    if place is None or any(each.endswith("?") for each in sentences(text)):
+    if place is None or any(each.sentence.endswith("?") for each in pieces):
         return False
     if place.city:
         _set(reading, facts.CITY, place.city)
@@ -290,6 +297,28 @@ def _read_meeting(text: str, reading: Reading, scene: Scene) -> bool:
             reading.answered[each.id] = value
             found = True
     return found
+
+
+def _may_choose(clause: Clause) -> bool:
+    """Of a question only a wish chooses: "quero essa, pode ser quinta?", but not "essa ou a outra, qual é melhor?"."""
+    return not clause.asks and (not clause.sentence.endswith("?") or _WANTS.search(fold(clause.text)) is not None)
+
+
+def _read_change(told: list[str], reading: Reading, scene: Scene) -> bool:
+    """Another offer that is wanted, or named and nothing else, replaces the chosen one; "quero" then is no "sim"."""
+    step, lead = scene.open_step, facts.merged(scene.lead, reading.patch)
+    if step is None or step.reads is not Reads.YES_NO:
+        return False
+    about = " ".join(fold(ask) for ask in step.ask)
+    for text in told:
+        folded = fold(text)
+        named = len(folded.split()) <= _SHORT_ANSWER and read_answer(text) is None
+        offer = _offer(re.sub(r"\d", "", text), lead, scene.persona)
+        if offer is None or offer.flow == lead.flow or hear(text, scene.persona, today=scene.today):
+            continue
+        if _WANTS.search(folded) or (named and not any(pattern.search(about) for pattern in offer.patterns)):
+            return _choose(offer, None, reading)
+    return False
 
 
 def _read_wish(told: list[str], reading: Reading, scene: Scene) -> bool:

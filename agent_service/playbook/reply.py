@@ -186,13 +186,13 @@ def _acknowledge(draft: _Draft) -> list[str]:
 
 def _reaction(draft: _Draft) -> list[str]:
     sentences, reading = draft.persona.sentences, draft.reading
+    if Intent.LATER in reading.intents:
+        return [draft.word(sentences.later)]
     for step in draft.persona.script:
         value = reading.answered.get(step.id)
         if value in step.replies:
             draft.brief = True
             return [draft.word(step.replies[value])]
-    if Intent.LATER in reading.intents:
-        return [draft.word(sentences.later)]
     if Intent.THANKS in reading.intents:
         return [draft.word(sentences.thanks)]
     if reading.answered and reading.offer is None:

@@ -52,7 +52,7 @@ def _of(sentence: str) -> list[Clause]:
         last = index == len(pieces) - 1
         goes_on = (asking or marked) and _GOES_ON.match(fold(piece)) is not None
         relates = index > 0 and not marked and (_BECAUSE if asking else _RELATES).match(fold(piece)) is not None
-        asking = not relates and (is_question(piece) or goes_on) or (marked and last)
+        asking = (not relates and (is_question(piece) or goes_on)) or (marked and last)
         found.append(Clause(text=piece, asks=asking, sentence=sentence))
     return found
 

@@ -16,6 +16,8 @@ from typing import Any
 import grpc
 import pytest
 
+pytestmark = pytest.mark.slow  # waits for real processes and real time
+
 DUMMY = Path(__file__).with_name("dummy.py")
 ROOT = Path(__file__).parents[2]
 Start = Callable[..., subprocess.Popen[str]]

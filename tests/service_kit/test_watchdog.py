@@ -6,8 +6,11 @@ import sys
 import time
 from pathlib import Path
 
+import pytest
+
 from service_kit.watchdog import LoopWatchdog
 
+pytestmark = pytest.mark.slow  # waits for real processes and real time
 ROOT = Path(__file__).parents[2]
 SCRIPT = """
 import asyncio, sys, time
