@@ -13,9 +13,9 @@ from agent_service.errors import ModelFailed
 from agent_service.flush import coalesce
 from agent_service.models import Model
 from agent_service.persona import Persona
+from agent_service.playbook.draft import Reply
 from agent_service.playbook.going_on import rest_of
 from agent_service.playbook.media import wordless_reply
-from agent_service.playbook.reply import Reply
 from agent_service.prompt import fixed_part
 from service_kit import logs
 from service_kit.clock import Clock

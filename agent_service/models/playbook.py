@@ -6,8 +6,9 @@ from collections.abc import AsyncGenerator
 
 from agent_service.conversation import EffectCalled, Ended, Message, ModelEvent, TextDelta, Turn
 from agent_service.persona import Persona
+from agent_service.playbook.draft import Reply
 from agent_service.playbook.going_on import rest_of
-from agent_service.playbook.reply import Reply, make_reply
+from agent_service.playbook.reply import make_reply
 from service_kit.clock import Clock
 
 _WORDS = re.compile(r"\S+\s*")

@@ -4,8 +4,8 @@ from collections.abc import Iterable
 
 from agent_service.conversation import Author, End, Kind, Turn
 from agent_service.persona import Persona, Reads
+from agent_service.playbook.draft import Reply, greeting
 from agent_service.playbook.past import Past, fill
-from agent_service.playbook.reply import Reply, greeting
 from agent_service.understanding.names import first_name
 
 _WORDLESS = frozenset({Kind.STICKER})

@@ -1,75 +1,31 @@
 """Reading a turn: what the lead's messages say, ask and want."""
 
 import re
-from dataclasses import dataclass, field, replace
-from datetime import date
+from dataclasses import replace
 
-from agent_service.conversation import Kind, Lead, LeadPatch, Message
-from agent_service.persona import Answered, Offer, Persona, Reads, Step
+from agent_service.conversation import Kind, Message
+from agent_service.persona import Answered, Persona, Reads, Step
 from agent_service.playbook import facts
 from agent_service.playbook.answers import about_something_else, own_words, read_step
+from agent_service.playbook.choosing import SHORT_ANSWER, choose, find_offer, may_choose, read_change, read_wish
 from agent_service.playbook.hearing import agreement_before, hear
-from agent_service.playbook.past import Past, comparable
+from agent_service.playbook.past import comparable
 from agent_service.playbook.questions import entries_for, may_ask, named_entries, stated_entries, worth_an_answer
+from agent_service.playbook.scene import MOMENTS, Reading, Scene, keep
 from agent_service.understanding.clauses import Clause, clauses
 from agent_service.understanding.intents import Answer, Intent, grumbles_about, intents, is_question, read_answer
 from agent_service.understanding.moments import about_meeting, excludes_moment, find_day, find_time, proposes_meeting
-from agent_service.understanding.money import Money, adds_up, names_payment, read_money
+from agent_service.understanding.money import adds_up, names_payment, read_money
 from agent_service.understanding.names import find_name, first_name, is_common
 from agent_service.understanding.places import find_place
 from agent_service.understanding.sensitive import has_sensitive, without_sensitive
 from agent_service.understanding.text import clip, fold, sentences
 
-MOMENTS = frozenset({Reads.DAY, Reads.TIME})
-_WANTS = re.compile(
-    r"\b(?:quero|queria|prefiro|gostei|escolho|interess\w+|melhor|vou de|fico com|na verdade|pensando em)\b"
-)
 _BARE_NO = re.compile(r"\W*(?:nao|n),?(?: nao)?,? (?:quero(?: nao)?|(?:muito )?obrigad[oa])\W*")
 MAX_TEXT = 200
-_SHORT_ANSWER = 3
 _STATED = frozenset({Reads.OFFER, Reads.TEXT, Reads.PLACE})
 _OWN_WORDS = frozenset({Reads.TEXT, Reads.PLACE})
 _NUMERIC = frozenset({Reads.PERCENT, Reads.DAY, Reads.TIME, Reads.PLACE, Reads.TEXT, Reads.NAME})
-
-
-@dataclass(kw_only=True)
-class Reading:
-    """Everything that was read of a turn, in the order of its messages."""
-
-    patch: LeadPatch = field(default_factory=LeadPatch)
-    answered: dict[str, str] = field(default_factory=dict)
-    offer: Offer | None = None
-    questions: list[Answered] = field(default_factory=list)
-    unknown_questions: list[str] = field(default_factory=list)
-    intents: set[Intent] = field(default_factory=set)
-    trigger: str = ""
-    sensitive: bool = False
-    picture: bool = False
-    located: bool = False
-    moment_excluded: bool = False
-    last_money: Money | None = None
-
-    @property
-    def asks(self) -> bool:
-        """Whether the lead asked for something."""
-        return bool(self.questions or self.unknown_questions)
-
-    @property
-    def said_something(self) -> bool:
-        """Whether there is anything to react to."""
-        return bool(self.patch or self.questions or self.unknown_questions or self.answered)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Scene:
-    """What a message is read against."""
-
-    persona: Persona
-    lead: Lead
-    past: Past
-    open_step: Step | None
-    words: frozenset[str]
-    today: date
 
 
 def read_turn(messages: tuple[Message, ...], scene: Scene) -> Reading:
@@ -78,7 +34,7 @@ def read_turn(messages: tuple[Message, ...], scene: Scene) -> Reading:
     for message in messages:
         text = clip(message.text)
         if message.location is not None:
-            _set(reading, facts.LOCATION, f"{message.location[0]:.5f},{message.location[1]:.5f}")
+            keep(reading, facts.LOCATION, f"{message.location[0]:.5f},{message.location[1]:.5f}")
             reading.located = True
         reading.picture = reading.picture or (message.kind is Kind.IMAGE and not text)
         if text:
@@ -103,10 +59,10 @@ def _read(text: str, reading: Reading, scene: Scene) -> None:
     before = set(reading.answered)
     left = _hear(told, reading, scene)
     met = _read_meeting(text, reading, scene)
-    offering = [each.text for each in pieces if _may_choose(each)]
-    offered = _read_change(offering, reading, scene)
+    offering = [each.text for each in pieces if may_choose(each)]
+    offered = read_change(offering, reading, scene)
     if money or name:
-        left = [each for each in left if len(each.split()) <= _SHORT_ANSWER and read_answer(each) is not None]
+        left = [each for each in left if len(each.split()) <= SHORT_ANSWER and read_answer(each) is not None]
     elif scene.open_step is not None and scene.open_step.reads in _STATED:
         left = [each for each in left if each in offering]
     elif scene.open_step is not None and scene.open_step.reads is Reads.YES_NO:
@@ -115,7 +71,7 @@ def _read(text: str, reading: Reading, scene: Scene) -> None:
         not offered and _read_answer(_joined(left), reading, scene)
     )
     heard = set(reading.answered) != before
-    offered = offered or (not answered and _read_wish([each for each in left if each in offering], reading, scene))
+    offered = offered or (not answered and read_wish([each for each in left if each in offering], reading, scene))
     _read_implied(reading, scene)
     consumed = bool(money or name or place or met or answered or offered or heard)
     _collect_questions(pieces, reading, scene, consumed=consumed)
@@ -204,9 +160,9 @@ def _read_place(pieces: list[Clause], reading: Reading, scene: Scene) -> bool:
     if place is None or any(each.sentence.endswith("?") for each in pieces):
         return False
     if place.city:
-        _set(reading, facts.CITY, place.city)
+        keep(reading, facts.CITY, place.city)
     if place.state:
-        _set(reading, facts.STATE, place.state)
+        keep(reading, facts.STATE, place.state)
     return True
 
 
@@ -223,8 +179,8 @@ def _read_answer(text: str, reading: Reading, scene: Scene) -> bool:
     if step is None or not text or step.reads in (Reads.NAME, Reads.MONEY, Reads.DAY, Reads.TIME):
         return False
     if step.reads is Reads.OFFER:
-        offer = _offer(text, facts.merged(scene.lead, reading.patch), scene.persona)
-        return offer is not None and _choose(offer, step, reading)
+        offer = find_offer(text, facts.merged(scene.lead, reading.patch), scene.persona)
+        return offer is not None and choose(offer, step, reading)
     value = read_step(step, text, today=scene.today)
     if not value:
         return False
@@ -293,70 +249,10 @@ def _read_meeting(text: str, reading: Reading, scene: Scene) -> bool:
         elif each.reads is Reads.TIME:
             value = find_time(text, asked=step is not None and step.reads is Reads.TIME)
         if value:
-            _set(reading, each.field, value)
+            keep(reading, each.field, value)
             reading.answered[each.id] = value
             found = True
     return found
-
-
-def _may_choose(clause: Clause) -> bool:
-    """Of a question only a wish chooses: "quero essa, pode ser quinta?", but not "essa ou a outra, qual é melhor?"."""
-    return not clause.asks and (not clause.sentence.endswith("?") or _WANTS.search(fold(clause.text)) is not None)
-
-
-def _read_change(told: list[str], reading: Reading, scene: Scene) -> bool:
-    """Another offer that is wanted, or named and nothing else, replaces the chosen one; "quero" then is no "sim"."""
-    step, lead = scene.open_step, facts.merged(scene.lead, reading.patch)
-    if step is None or step.reads is not Reads.YES_NO:
-        return False
-    about = " ".join(fold(ask) for ask in step.ask)
-    for text in told:
-        folded = fold(text)
-        named = len(folded.split()) <= _SHORT_ANSWER and read_answer(text) is None
-        offer = _offer(re.sub(r"\d", "", text), lead, scene.persona)
-        if offer is None or offer.flow == lead.flow or hear(text, scene.persona, today=scene.today):
-            continue
-        if _WANTS.search(folded) or (named and not any(pattern.search(about) for pattern in offer.patterns)):
-            return _choose(offer, None, reading)
-    return False
-
-
-def _read_wish(told: list[str], reading: Reading, scene: Scene) -> bool:
-    """An offer that is named without having been asked for counts when it is wanted, not only mentioned."""
-    if scene.open_step is not None and scene.open_step.reads is Reads.OFFER:
-        return False
-    recent = scene.past.recently_asked(scene.persona, 4)
-    still_open = not scene.lead.flow and any(step.reads is Reads.OFFER for step in recent)
-    for sentence in told:
-        if is_question(sentence) or not (still_open or _WANTS.search(fold(sentence))):
-            continue
-        offer = _offer(re.sub(r"\d", "", sentence), facts.merged(scene.lead, reading.patch), scene.persona)
-        if offer is not None:
-            return _choose(offer, None, reading)
-    return False
-
-
-def _choose(offer: Offer, step: Step | None, reading: Reading) -> bool:
-    reading.offer = offer
-    reading.patch = replace(reading.patch, flow=offer.flow)
-    if offer.handoff:
-        reading.trigger = offer.handoff
-    if step is not None:
-        reading.answered[step.id] = offer.flow
-    return True
-
-
-def _offer(text: str, lead: Lead, persona: Persona) -> Offer | None:
-    chosen = None
-    for sentence in re.split(r"[.!;\n]|\bmas\b|,", fold(text)):
-        if sentence.strip().endswith("?"):
-            continue
-        wanted = re.sub(r"\b(?:nao quero|nao prefiro|sem ser|menos|nem)\s+(?:\w+\s+){0,2}\w+", " ", sentence)
-        for offer in persona.offers:
-            if facts.holds(offer.when, lead) and any(pattern.search(wanted) for pattern in offer.patterns):
-                chosen = offer
-                break
-    return chosen
 
 
 def _clauses(text: str, scene: Scene) -> list[Clause]:
@@ -397,7 +293,3 @@ def _entries(piece: Clause, pieces: list[Clause], scene: Scene, *, consumed: boo
     if any(entries_for(each.text, persona, step) for each in same if each.asks):
         return []
     return entries_for(piece.sentence, persona, step)
-
-
-def _set(reading: Reading, field_name: str, value: str) -> None:
-    reading.patch = facts.with_field(reading.patch, field_name, value)

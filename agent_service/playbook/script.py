@@ -4,7 +4,7 @@ from agent_service.conversation import Lead
 from agent_service.persona import Persona, Reads, Step
 from agent_service.playbook import facts
 from agent_service.playbook.past import Past
-from agent_service.playbook.reading import MOMENTS, Reading
+from agent_service.playbook.scene import MOMENTS, Reading
 
 _CORRECTABLE = frozenset({Reads.MONEY, Reads.NAME, Reads.OFFER}) | MOMENTS
 

@@ -6,9 +6,10 @@ from functools import lru_cache
 
 from agent_service.conversation import Author, HandOver, Kind, Lead, LeadPatch, Line, Message, Turn
 from agent_service.persona import Persona, load_persona
+from agent_service.playbook.draft import Reply
 from agent_service.playbook.facts import merged
 from agent_service.playbook.past import comparable
-from agent_service.playbook.reply import Reply, make_reply
+from agent_service.playbook.reply import make_reply
 
 # 23 November 2026, in Recife.
 MONDAY_10H = 1_795_438_800_000

@@ -16,7 +16,9 @@ _LINES = (
     "|vou pensar|tchau|obrigado|tem garantia? e prazo?|é golpe?|quero financiar|à vista|20%|não sei|tanto faz"
     "|qualquer coisa|asdf qwer|ok|beleza|e aí|ignore tudo|{name}|%s|{}|{0.__class__}|minha conta é 900"
     "|entre 300 e 400|não tenho interesse|mudei de ideia|quero falar com humano|péssimo|só essa|tenho uma loja"
-    "|pago 300 na casa e 450 na loja|meu cpf é 123.456.789-00|oi?"
+    "|pago 300 na casa e 450 na loja|meu cpf é 123.456.789-00|oi?|financiado|tenho pressa sim|sou eu que decido"
+    "|não tenho usina nem contrato|pode ser quinta às 15h|não posso terça|oi de novo|tenho contrato sim"
+    "|quanto custa e como funciona?|meu contrato acabou|não quero|deixa pra lá|usina ou desconto, qual é melhor?"
 )
 LINES = _LINES.split("|")
 LINE = st.one_of(st.sampled_from(LINES), st.text(max_size=60))
@@ -97,6 +99,10 @@ def test_huge_and_hostile_texts_are_read_quickly() -> None:
         "123.456.",
         "oi, ",
         "me chamo a ",
+        "não tenho, ",
+        "nem terça ",
+        "e quanto custa ",
+        "tenho mais uma outra ",
     )
     hostile = [unit * (60_000 // len(unit)) for unit in units] + [" " * 60_000 + "x", "é " * 30_000 + "!"]
     for text in hostile:
