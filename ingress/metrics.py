@@ -48,6 +48,7 @@ class Metrics:
             restarts=timeline.restarts,
             degraded=timeline.degraded,
             recorded=held.recorded,
+            provider_lag_ms=timeline.provider_lag_ms,
             total_ms=timeline.total_ms,
             **{f"{name}_ms": value for name, value in segments.items()},
         )

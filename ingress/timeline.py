@@ -18,6 +18,8 @@ class Timeline:
     parts: int = 0
     restarts: int = 0
     degraded: bool = False
+    provider_lag_ms: int = 0
+    """From the sender's phone to the acceptance, by the provider's clock (1 s resolution); before `start`."""
 
     def mark(self, segment: str, now: float) -> None:
         """This segment ends now; only its first end counts, but for the ones that go on to the last part."""

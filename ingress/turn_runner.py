@@ -27,7 +27,7 @@ from ingress.settings import IngressSettings
 from ingress.timeline import Timeline
 from service_kit import errors, logs
 from service_kit.clock import Clock
-from service_kit.durations import duration_to_ms
+from service_kit.durations import duration_to_ms, timestamp_to_ms
 
 FRESH_S = 1.0
 HONEST_MARGIN_S = 1.5
@@ -166,6 +166,7 @@ class TurnRunner:
         now = self._clock.monotonic()
         timeline = Timeline(start=now - duration_to_ms(assign.waited) / 1000, messages=len(assign.messages))
         timeline.mark("wait", now)
+        timeline.provider_lag_ms = _provider_lag_ms(assign)
         held = HeldTurn(
             assign=assign,
             deadline=now + duration_to_ms(assign.remaining) / 1000,
@@ -485,6 +486,13 @@ class TurnRunner:
     def held_turns(self) -> int:
         """Turns that this process works on."""
         return len(self._held)
+
+
+def _provider_lag_ms(assign: pb.Assign) -> int:
+    for message in assign.messages[:1]:
+        if message.HasField("provider_time"):
+            return max(0, timestamp_to_ms(message.accept_time) - timestamp_to_ms(message.provider_time))
+    return 0
 
 
 def _is_transport(error: grpc.aio.AioRpcError) -> bool:
