@@ -72,7 +72,8 @@ class BytesBudget:
 class GuardedConnection(web.RequestHandler):
     """aiohttp's HTTP connection with a place in the gate, and a deadline and a size for the header."""
 
-    __slots__ = ("_admitted", "_gate", "_header_bytes", "_header_limit", "_header_timeout_s", "_header_timer", "_peer")
+    __slots__ = ("_admitted", "_gate", "_header_bytes", "_header_limit", "_header_timeout_s", "_header_timer", "_peer",
+        "_stall")  # fmt: skip
 
     def __init__(
         self,
@@ -91,6 +92,7 @@ class GuardedConnection(web.RequestHandler):
         self._header_limit = header_limit
         self._header_bytes = 0
         self._header_timer: asyncio.TimerHandle | None = None
+        self._stall: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Let the connection in, or tell it to come back later."""
@@ -103,9 +105,34 @@ class GuardedConnection(web.RequestHandler):
         super().connection_made(transport)
         self._await_header()
 
+    def pause_writing(self) -> None:
+        """The peer does not read its answers: it keeps its place for a while, not for ever."""
+        super().pause_writing()
+        if self._stall is None:
+            self._stall = self._loop.call_later(self._header_timeout_s, self._stalled)
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        super().resume_writing()
+        self.resume_reading_answers()
+
+    def resume_reading_answers(self) -> None:
+        """Nobody is waited for."""
+        if self._stall is not None:
+            self._stall.cancel()
+            self._stall = None
+
+    def _stalled(self) -> None:
+        self._gate.refused["answer_not_read"] += 1
+        transport = self.transport
+        self.force_close()
+        if transport is not None:
+            transport.abort()
+
     def connection_lost(self, exc: BaseException | None) -> None:
         """Give the place back."""
         self._header_arrived()
+        self.resume_reading_answers()
         if self._admitted:
             self._admitted = False
             self._gate.leave(self._peer)

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from agentic_sdr.common.v1 import lead_pb2, message_pb2, turn_pb2
 
+MAX_HISTORY = 200
 PLAIN = (
     "name",
     "email",
@@ -31,6 +32,7 @@ def with_unrecorded(
         for effect in record.effects:
             if effect.WhichOneof("effect") == "lead_update":
                 _apply(out.lead, effect.lead_update)
+    del out.history[:-MAX_HISTORY]
     return out
 
 

@@ -37,6 +37,10 @@ class Recorder:
                 if parsed.reason == "FORGOTTEN":
                     # The person was erased meanwhile: there is nothing to keep.
                     continue
+                if parsed.code is grpc.StatusCode.INVALID_ARGUMENT:
+                    # It will never be taken; the turns behind it must not wait for it for ever.
+                    _log.error("turn_refused_for_good", turn_id=turn.turn_id, field=parsed.metadata.get("field", ""))
+                    continue
                 _log.warning("turn_not_recorded", turn_id=turn.turn_id, code=parsed.code.name, reason=parsed.reason)
                 return done, version
             version = max(version, answer.version)

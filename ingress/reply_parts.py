@@ -10,7 +10,8 @@ from service_kit.settings import Settings
 # What WhatsApp takes in one message, in UTF-16 units.
 HARD_CAP_UNITS = 4096
 _EMPTY_LINE = re.compile(r"\n[^\S\n]*\n")
-_SENTENCE_END = re.compile(r"[.!?…]+[\"'”’»)\]*_~]*(?=\s)|(?=\n)")
+# Possessive and anchored at the first mark: thousands of dots in a row must not cost seconds.
+_SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’»)\]*_~]*+(?=\s)|(?=\n)")
 _SPACE = re.compile(r"\s")
 
 

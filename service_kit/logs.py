@@ -5,6 +5,7 @@ import logging
 import math
 import re
 import sys
+import traceback
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from enum import Enum
@@ -57,6 +58,22 @@ def get(name: str) -> structlog.stdlib.BoundLogger:
     return cast(structlog.stdlib.BoundLogger, structlog.get_logger(name))
 
 
+def _with_frames(event: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """`exc_info` as frames and class names. Never the exception's own words: they may quote what a person wrote."""
+    found = event.pop("exc_info", None)
+    if found is True:
+        found = sys.exc_info()
+    error = found[1] if isinstance(found, tuple) else found
+    lines: list[str] = []
+    while isinstance(error, BaseException):
+        frames = traceback.format_list(traceback.extract_tb(error.__traceback__))
+        lines = [*frames, type(error).__name__, *(["caused"] if lines else []), *lines]
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if lines:
+        event["exception"] = "\n".join(line.rstrip() for line in lines)
+    return event
+
+
 def redact_text(text: str) -> str:
     """The text with everything that may be a phone number replaced."""
     if _EIGHT_DIGITS.match(text) is None:
@@ -100,7 +117,7 @@ class _Pipeline:
             merged = structlog.contextvars.merge_contextvars(None, method, event)
             if isinstance(output, _Output) and output.name:
                 merged.setdefault("logger", output.name)
-            merged = structlog.processors.format_exc_info(None, method, merged)
+            merged = _with_frames(merged)
             return self._render(self._head(level) | {key: redact(key, value) for key, value in merged.items()})
         except Exception as error:
             lost = {"event": "log_line_lost", "lost": _safe(event), "error": type(error).__name__}

@@ -13,7 +13,7 @@ _THEIR_CONVERSATIONS = f"(SELECT id FROM conversations WHERE lead_id IN {_PEOPLE
 def forget(db: apsw.Connection, tenant: str, alias: str, conversation_ids: tuple[str, ...], now_ms: int) -> Erased:
     """Delete the leads with all that hangs on them and leave tombstones; the inside of one transaction."""
     of_conversations = db.execute(
-        "SELECT DISTINCT lead_id FROM conversations WHERE tenant = ? AND id IN (SELECT value FROM json_each(?))",
+        "SELECT DISTINCT lead_id FROM conversations WHERE +tenant = ? AND id IN (SELECT value FROM json_each(?))",
         (tenant, rows.to_json(conversation_ids)),
     )
     people = {*reads.find_people(db, tenant, alias), *(lead_id for (lead_id,) in of_conversations)}

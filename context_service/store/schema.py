@@ -83,6 +83,8 @@ def _migrate(connection: apsw.Connection, path: Path, scripts: tuple[str, ...]) 
             f"The context database {path} has schema version {version}, newer than the {len(scripts)} that this "
             "version of the service knows. Start the newer version again, or restore a backup."
         )
+    if tables and connection.execute("PRAGMA quick_check(1)").get != "ok":
+        raise apsw.CorruptError
     for number, script in enumerate(scripts[version:], start=version + 1):
         with connection:
             connection.execute(script)

@@ -93,7 +93,7 @@ class SqliteStore:
         return erased
 
     async def ping(self) -> None:
-        await self._thread.read(lambda db: db.execute("SELECT 1").get)
+        await self._thread.read(lambda db: db.execute("SELECT count(*) FROM (SELECT 1 FROM turns LIMIT 1)").get)
 
     async def close(self) -> None:
         await self._thread.close()

@@ -116,9 +116,13 @@ class DatabaseThread:
             if not job.writes:
                 job.settle(*job.run(connection))
         _write_together(connection, [job for job in jobs if job.writes and not job.alone])
+        done: dict[Work[Any], tuple[Any, Exception | None]] = {}
         for job in jobs:
             if job.alone:
-                job.settle(*job.run(connection))
+                # Once for all that wait together: it stops everybody else meanwhile.
+                if job.work not in done:
+                    done[job.work] = job.run(connection)
+                job.settle(*done[job.work])
 
 
 def _write_together(connection: apsw.Connection, jobs: list[_Job]) -> None:

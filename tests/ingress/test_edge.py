@@ -1,7 +1,9 @@
 """The public listener over real sockets."""
 
 import asyncio
+import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -441,3 +443,20 @@ def test_only_what_exceeds_the_buffers_limits_is_split() -> None:
     big = buffer_service_pb2.Event(unparsed=buffer_service_pb2.Unparsed(body=b"x" * 1_000_000))
     assert [len(some) for some in in_requests([big] * 7)] == [3, 3, 1]
     assert list(in_requests([])) == []
+
+
+async def test_a_peer_that_reads_no_answers_loses_its_place() -> None:
+    """It sent requests and read nothing: the handler hung, and the place was taken for ever."""
+    async with serving() as world:
+        with socket.socket() as peer:
+            peer.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+            peer.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(peer, (world.host, world.port))
+            request = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 200
+            async with asyncio.timeout(20):
+                while not world.edge.status.refused.get("answer_not_read"):
+                    with contextlib.suppress(BlockingIOError, ConnectionError):
+                        peer.send(request)
+                    await asyncio.sleep(0.005)
+                while world.edge.status.connections:
+                    await asyncio.sleep(0.01)

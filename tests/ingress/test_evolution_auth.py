@@ -184,3 +184,12 @@ def test_settings_that_cannot_work_are_named_without_their_value(change: dict[st
         EvolutionSettings.model_validate(GOOD | change)
     message = caught.value.errors()[0]["msg"]
     assert TOKEN not in message and "pass@" not in message
+
+
+def test_a_token_in_the_address_survives_what_evolution_and_addresses_do_to_it() -> None:
+    """byEvents appends the event to the whole URL, and a `+` comes as a space: both were a final 401."""
+    assert accepted(request(token=f"{TOKEN}/messages-upsert"))
+    plus = WebhookAuth(token="abc+def+ghi+jkl+mno", jwt_key="", now_s=lambda: NOW)
+    assert accepted(request(token="abc def ghi jkl mno"), plus)
+    assert not accepted(request(token="/messages-upsert"))
+    assert not accepted(request(token=f"{TOKEN}/a/b"))

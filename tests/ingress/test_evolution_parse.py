@@ -436,3 +436,15 @@ def _with_key(value: Any) -> bytes:
 def test_no_content_raises(name: str, value: Any) -> None:
     result = parsed(envelope(message={name: value}))
     assert len(result.events) == 1
+
+
+@pytest.mark.parametrize("message_id", ["AB\u0001C", "A\nB", "A\x7fB", "replay:1", "x" * 300])
+def test_an_id_that_the_services_behind_would_refuse_goes_to_quarantine_alone(message_id: str) -> None:
+    """The sender chooses it: it once kept a good neighbour out for ever, or stopped a conversation's history."""
+    key = {"remoteJid": "5581999990001@s.whatsapp.net", "fromMe": False}
+    text = {"message": {"conversation": "oi"}, "messageTimestamp": 1_773_144_930}
+    items = [{"key": {**key, "id": message_id}, **text}, {"key": {**key, "id": "GOOD"}, **text}]
+    body = json.dumps({"event": "messages.upsert", "instance": "loja-demo", "data": items}).encode()
+    found = parsed(body).events
+    assert sorted(e.WhichOneof("event") or "" for e in found) == ["message", "unparsed"]
+    assert [e.message.message_id for e in found if e.HasField("message")] == ["GOOD"]

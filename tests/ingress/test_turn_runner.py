@@ -99,6 +99,8 @@ class ContextStandIn(context_service_pb2_grpc.ContextServiceServicer):
 
     async def RecordTurn(self, request: context_pb.RecordTurnRequest, context: Any) -> context_pb.RecordTurnResponse:
         await self._check(context)
+        if any(m.text == "impossível" for m in request.record.messages):
+            await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "never")
         if all(r.turn_id != request.record.turn_id for r in self.records):
             self.records.append(request.record)
         return context_pb.RecordTurnResponse(version=len(self.records))
@@ -478,3 +480,12 @@ async def test_an_old_send_is_reported_although_the_worker_drains(tmp_path: Path
         parts = lane.turn.parts or lane.ended_turns[0].parts
         assert [p.state for p in parts] == [turn_pb2.PART_STATE_SENT]
         assert r.provider.sent == ["você disse oi"]
+
+
+async def test_a_turn_that_history_will_never_take_does_not_block_those_behind_it(tmp_path: Path) -> None:
+    async with rig(tmp_path) as r:
+        await r.write("impossível")
+        await r.until(lambda: len(r.finished) == 1)
+        await r.write("depois")
+        await r.until(lambda: bool(r.context.records))
+        assert [m.text for m in r.context.records[0].messages] == ["depois"]

@@ -101,7 +101,8 @@ def test_tracebacks_are_redacted(capsys: pytest.CaptureFixture[str]) -> None:
         logs.get("mod").exception("thing_failed")
     line = printed(capsys)
     assert line["level"] == "error"
-    assert f"ValueError: bad {logs.NUMBER}" in line["exception"]
+    assert line["exception"].endswith("ValueError"), "the exception's own words may quote a person"
+    assert "test_tracebacks_are_redacted" in line["exception"]
 
 
 def test_libraries_are_heard_from_warning_on(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """Whether a webhook comes from our Evolution. Every comparison is of bytes, in constant time, over all secrets."""
 
 import hmac
+import re
 import warnings
 from collections.abc import Callable
 
@@ -12,6 +13,7 @@ from ingress.providers.safe_json import number_of
 
 # Evolution mints the token once per event, valid for 10 minutes, and repeats the event for up to 25: a refusal of the
 # expired token would be final and lose the message.
+_EVENT_SUFFIX = re.compile(r"/[a-z-]{1,40}\Z")
 EXPIRY_LEEWAY_S = 45 * 60
 _MAX_CREDENTIAL = 8192
 
@@ -56,5 +58,7 @@ class WebhookAuth:
 
 def _credentials(request: WebhookRequest) -> list[bytes]:
     scheme, _, bearer = request.headers.get("authorization", "").strip().partition(" ")
-    given = [bearer.strip() if scheme.lower() == "bearer" else "", request.query.get("token", "")]
+    # A `+` comes as a space, which no configured token holds. byEvents appends the event to the whole URL, query too.
+    token = request.query.get("token", "").replace(" ", "+")
+    given = [bearer.strip() if scheme.lower() == "bearer" else "", token, _EVENT_SUFFIX.sub("", token)]
     return [value.encode("utf-8", "surrogatepass") for value in given if value and len(value) <= _MAX_CREDENTIAL]

@@ -41,7 +41,7 @@ def read_answer(status: int, body: bytes) -> SendResult:
 
 def _accepted(answer: dict[str, Any]) -> SendResult:
     message_id = text_of(object_of(answer.get("key")).get("id"))
-    if not message_id or len(message_id.encode("utf-8")) > _MAX_ID_BYTES:
+    if not message_id or len(message_id.encode("utf-8")) > _MAX_ID_BYTES or not message_id.isprintable():
         return _unknown("accepted_without_id")
     return SendResult(outcome=SEND_OUTCOME_SENT, provider_message_id=message_id)
 

@@ -16,6 +16,7 @@ _EARLIEST_MS = int(datetime(2009, 1, 1, tzinfo=UTC).timestamp() * 1000)
 _DAY_MS = 86_400_000
 _SECONDS_END = 1e11
 _MAX_NAME_BYTES = 200
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _INVISIBLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
 
 # DELETED (up to 2.3.6) and SERVER_ACK (2.3.7) are what Evolution writes when it was told no status: not facts.
@@ -149,6 +150,9 @@ def _from_me(key: Mapping[str, Any]) -> bool:
 def _id_of(raw: object) -> str:
     message_id = text_of(raw)
     if not message_id or message_id != raw or len(message_id.encode("utf-8")) > MAX_ID_BYTES:
+        raise Unreadable("message_id")
+    # The sender chooses it: what the services behind would refuse must not take its neighbours along.
+    if _CONTROL.search(message_id) or message_id.startswith("replay:"):
         raise Unreadable("message_id")
     return message_id
 

@@ -22,7 +22,7 @@ from ingress.providers.safe_json import Repeated, Unreadable, loads, object_of, 
 CHANNEL = "evolution"
 MAX_QUARANTINE_BYTES = 1024 * 1024
 _MAX_BAD_ITEMS = 20
-_API_KEY = re.compile(rb'("api_?key"\s*:\s*)"[^"]{0,512}"', re.IGNORECASE)
+_API_KEY = re.compile(rb'("api_?key"\s*:\s*)"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.IGNORECASE | re.DOTALL)
 # Bytes as `{"0":12,"1":255,…}`, megabytes of it in a thumbnail: parsing that would stop everybody else for a second.
 # Inside a string these quotes would be escaped, so only such an object can match.
 _INDEXED_BYTES = re.compile(rb'\{"0": ?\d{1,3}(?:, ?"\d{1,8}": ?\d{1,3})*+\}')
@@ -153,7 +153,8 @@ def _items(data: Any) -> list[Any]:
 def _instance(raw: object) -> str:
     name = text_of(raw)
     # Only dots would be a step in the path of the address that answers are sent to.
-    usable = isinstance(raw, str) and len(raw) <= 100 and name.strip(" .") and not _CONTROL.search(raw)
+    short = isinstance(raw, str) and len(raw) <= 100 and len(name.encode("utf-8")) <= 256
+    usable = isinstance(raw, str) and short and name.strip(" .") and not _CONTROL.search(raw)
     return name if usable else ""
 
 
@@ -173,7 +174,7 @@ def _notice(name: str, instance: str, data: Any) -> Notice:
 def unparsed_event(body: bytes, reason: str, instance: str) -> buffer_service_pb2.Event:
     """A body for quarantine: cut, and without the instance's key."""
     # The instance's own key may travel in the envelope; quarantine is read by people.
-    kept = _API_KEY.sub(rb'\1"[redacted]"', body[:MAX_QUARANTINE_BYTES])[:MAX_QUARANTINE_BYTES]
+    kept = _API_KEY.sub(rb'\1"[redacted]"', body)[:MAX_QUARANTINE_BYTES]
     return buffer_service_pb2.Event(
         scope=_scope(instance or "unknown"), unparsed=buffer_service_pb2.Unparsed(body=kept, reason=reason)
     )
