@@ -4,8 +4,13 @@ import sys
 
 from pydantic import ValidationError
 
+from agent_service.settings import AgentSettings
+from buffer_service.settings import BufferSettings
+from context_service.settings import ContextSettings
+from ingress.app import check
 from ingress.edge_settings import EdgeSettings
-from ingress.settings import AdminSettings
+from ingress.providers.evolution.settings import EvolutionSettings
+from ingress.settings import AdminSettings, IngressSettings
 from service_kit.addresses import AgentAddress, BufferAddress, ContextAddress
 from service_kit.settings import ConfigurationError, load
 
@@ -17,9 +22,25 @@ class SystemSettings(AdminSettings, BufferAddress, ContextAddress, AgentAddress,
 def strictly() -> SystemSettings:
     """The settings, or the end of this program with a sentence that says what is wrong with them."""
     try:
-        return load(SystemSettings)
+        settings = load(SystemSettings)
+        _check_every_process()
     except ConfigurationError as error:
         raise SystemExit(f"The settings are wrong:\n{error}") from None
+    return settings
+
+
+def _check_every_process() -> None:
+    """What a process would refuse at its start, said before anything that runs is stopped."""
+    problems = []
+    for model in (BufferSettings, ContextSettings, AgentSettings, IngressSettings, EvolutionSettings):
+        try:
+            load(model)
+        except ConfigurationError as error:
+            problems.append(str(error))
+    if not problems:
+        check(load(IngressSettings), load(EvolutionSettings))
+        return
+    raise ConfigurationError("\n".join(dict.fromkeys(problems)))
 
 
 def leniently() -> SystemSettings:

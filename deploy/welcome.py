@@ -17,7 +17,7 @@ _WEBHOOK_BODY = (
     '"fromMe":false,"id":"TEST\'$(date +%s)\'"},"pushName":"Cliente Teste","message":{"conversation":"oi, tudo bem?"},'
     '"messageType":"conversation","messageTimestamp":\'$(date +%s)\'}}'
 )
-_CONSOLE_BODY = '{"contact":"5581999990001","text":"oi"}'
+_CONSOLE_BODY = '{"contact":"5581999990009","text":"oi"}'
 _JSON = "-H 'content-type: application/json'"
 
 
@@ -71,7 +71,8 @@ def _grpcurl() -> str:
 def _curl(settings: SystemSettings, evolution: EvolutionSettings) -> list[str]:
     if evolution.evolution_is_configured and evolution.evolution_webhook_token.get_secret_value():
         return [
-            "  # EVOLUTION_WEBHOOK_TOKEN as you have set it; the answer goes to the number of remoteJid: put your own.",
+            "  # The token from .env: set -a; . ./.env; set +a",
+            "  # The answer goes to the number of remoteJid: put your own.",
             f"  {webhook_curl(settings, evolution)}",
         ]
     lines = []

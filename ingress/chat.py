@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import json
@@ -85,17 +86,27 @@ class Chat:
                     say(f"   not sent: {body.get('error')}")
                 elif body["outcome"] == "recorded_only":
                     say("   recorded; a human answers this conversation (ResumeConversation gives it back)")
-        except aiohttp.ClientError as error:
-            say(f"   not sent: {type(error).__name__}; is the system up? (make up)")
+        except aiohttp.ClientError:
+            say("   not sent: nobody answers; is the system up? (make status)")
 
 
-async def chat(settings: AdminSettings) -> int:
+async def _is_up(session: aiohttp.ClientSession, base: str) -> bool:
+    try:
+        async with session.get(f"{base}/readyz", timeout=aiohttp.ClientTimeout(total=5)) as response:
+            return response.status == 200
+    except (aiohttp.ClientError, TimeoutError):
+        return False
+
+
+async def chat(settings: AdminSettings, contact: str) -> int:
     """Until end of input."""
-    contact = f"55819{random.randint(10_000_000, 99_999_999)}"
     token = settings.admin_token.get_secret_value()
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     async with aiohttp.ClientSession(headers=headers) as session:
         base = f"http://{settings.admin_address}"
+        if not await _is_up(session, base):
+            sys.stderr.write(f"Nothing is ready at {base}: make up, make status\n")
+            return 1
         talk = Chat(session, base, contact)
         say(f"Chatting as {contact}. Write as a lead would; several lines in a row are a burst. Ctrl-D ends.")
         listening = asyncio.create_task(talk.listen(), name="chat-listen")
@@ -111,13 +122,19 @@ async def chat(settings: AdminSettings) -> int:
 
 def main() -> int:
     """Reads settings and chats."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    invented = f"55819{random.randint(10_000_000, 99_999_999)}"
+    parser.add_argument(
+        "contact", nargs="?", default=invented, help="whom to be, 8 to 15 digits; default: somebody new"
+    )
+    contact = parser.parse_args().contact
     try:
         settings = load(AdminSettings)
     except ConfigurationError as error:
         sys.stderr.write(f"{error}\n")
         return 3
     with contextlib.suppress(KeyboardInterrupt):
-        return asyncio.run(chat(settings))
+        return asyncio.run(chat(settings, contact))
     return 0
 
 

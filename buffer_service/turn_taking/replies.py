@@ -174,7 +174,9 @@ class Replies(Lanes):
             self._all_recorded(lane, version)
         self.end_turn(now, lane, turn, self.end_reason(turn), recorded=version is not None)
         if turn.handoff:
-            self.pause_lane(now, self.lane(lane.conversation_id), "handoff")
+            waiting = self.lane(lane.conversation_id)
+            waiting.needs_human = True
+            self.pause_lane(now, waiting, "handoff")
         return self.open_next(now, lane)
 
     def _all_recorded(self, lane: Lane, version: int) -> None:

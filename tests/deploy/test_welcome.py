@@ -52,4 +52,4 @@ def test_the_webhook_line_is_fresh_and_valid_and_holds_no_secret() -> None:
 def test_the_console_line_is_valid() -> None:
     arguments = arguments_of(welcome.console_curl(settings()))
     assert "http://127.0.0.1:9/console/messages" in arguments
-    assert json.loads(arguments[-1]) == {"contact": "5581999990001", "text": "oi"}
+    assert json.loads(arguments[-1]) == {"contact": "5581999990009", "text": "oi"}

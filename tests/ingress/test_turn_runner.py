@@ -347,7 +347,9 @@ async def test_handing_over_pauses_after_the_reply(tmp_path: Path) -> None:
         r.agent.reply = reply
         result = await r.write("quero um humano")
         await r.until(lambda: bool(r.finished))
-        assert (await r.lane(result.conversation_id)).state == pb.LANE_STATE_PAUSED
+        lane = await r.lane(result.conversation_id)
+        assert lane.state == pb.LANE_STATE_PAUSED
+        assert lane.needs_human, "a lead who waits for a human shows in the status"
         assert r.context.records[0].handoff
 
 

@@ -1,0 +1,41 @@
+"""`make up` says what a process would refuse before it stops anything that runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from deploy import settings
+
+EVOLUTION = {
+    "EVOLUTION_API_URL": "http://127.0.0.1:9",
+    "EVOLUTION_API_KEY": "k" * 20,
+    "EVOLUTION_WEBHOOK_TOKEN": "t" * 20,
+}
+WRONG = [
+    ({**EVOLUTION}, "SDR_PERSONA"),
+    ({**EVOLUTION, "EVOLUTION_WEBHOOK_TOKEN": "short", "SDR_PERSONA": "demo-solar"}, "16 bytes"),
+    ({"SDR_BUFFER_STRATEGY": "sometimes"}, "SDR_BUFFER_STRATEGY"),
+    ({"SDR_BUFER_ADDRESS": "127.0.0.1:1"}, "SDR_BUFFER_ADDRESS"),
+]
+
+
+@pytest.mark.parametrize(("environ", "sentence"), WRONG)
+def test_what_a_process_would_refuse_is_refused_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environ: dict[str, str], sentence: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SystemExit) as refused:
+        settings.strictly()
+    assert sentence in str(refused.value)
+    assert "k" * 20 not in str(refused.value)
+
+
+def test_what_is_right_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name, value in {**EVOLUTION, "SDR_PERSONA": "demo-solar"}.items():
+        monkeypatch.setenv(name, value)
+    assert settings.strictly().ingress_address
