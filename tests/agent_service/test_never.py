@@ -3,12 +3,15 @@
 import random
 import time
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent_service.conversation import Author, Kind, Lead, Line, Message, Turn
 from agent_service.playbook.reply import make_reply
 from tests.agent_service.talking import MONDAY_10H, Talk, demo, words
+
+pytestmark = pytest.mark.slow
 
 _LINES = (
     "oi|tudo bem?|quanto custa?|400|4 mil|R$ 1.200,50|não|sim|usina|desconto|como funciona|pode me explicar?"

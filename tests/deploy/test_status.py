@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from agentic_sdr.agent.v1 import agent_service_pb2
 from agentic_sdr.buffer.v1 import buffer_service_pb2
 from deploy.settings import SystemSettings
@@ -9,6 +11,8 @@ from deploy.status import Facts, ago, gather, screen
 from deploy.supervision import ProcessState, Supervisor
 from service_kit.settings import load
 from tests.deploy.running import RunningSystem, free_addresses
+
+pytestmark = pytest.mark.slow
 
 
 def settings_in(directory: Path) -> SystemSettings:

@@ -261,6 +261,7 @@ async def test_a_chunked_body_is_read_and_counted() -> None:
         assert world.edge.status.bytes_in_flight == 0
 
 
+@pytest.mark.slow
 async def test_a_body_that_stalls_is_given_up() -> None:
     async with serving() as world:
         assert (await world.raw(chunked(HOOK, GOOD[:100], last=False))).status == 408
@@ -445,6 +446,7 @@ def test_only_what_exceeds_the_buffers_limits_is_split() -> None:
     assert list(in_requests([])) == []
 
 
+@pytest.mark.slow
 async def test_a_peer_that_reads_no_answers_loses_its_place() -> None:
     """It sent requests and read nothing: the handler hung, and the place was taken for ever."""
     async with serving() as world:

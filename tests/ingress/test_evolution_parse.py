@@ -284,6 +284,7 @@ def test_what_json_does_not_know_is_quarantined(constant: str) -> None:
     assert only(body).unparsed.reason == "not_a_number"
 
 
+@pytest.mark.slow
 def test_megabytes_of_thumbnail_cost_little_and_nothing_else() -> None:
     body = evolution("06_image_caption_base64.json", now_s=NOW_S)
     thumbnail = {str(index): index % 256 for index in range(500_000)}

@@ -273,6 +273,7 @@ async def test_an_empty_reply_is_a_failure_but_silence_is_a_choice(tmp_path: Pat
         assert r.provider.sent == [HONEST]
 
 
+@pytest.mark.slow
 async def test_context_down_degrades_the_turn_and_the_record_follows_in_order(tmp_path: Path) -> None:
     async with rig(tmp_path, SDR_INGRESS_CONTEXT_TIMEOUT_MS="300") as r:
         r.context.down = True
@@ -410,6 +411,7 @@ async def test_an_agent_that_ends_before_the_context_arrives_is_asked_again(tmp_
         assert r.provider.sent == ["você disse oi"]
 
 
+@pytest.mark.slow
 async def test_a_send_that_is_refused_twice_while_the_reply_streams_goes_on_at_once(tmp_path: Path) -> None:
     """A later Commit replaces a parked answer, which then never came: the turn stood still for 48 s."""
     async with rig(tmp_path) as r:

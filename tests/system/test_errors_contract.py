@@ -35,6 +35,8 @@ from service_kit.testing import in_process
 from tests.buffer_service.test_service import SCOPE, Worker, buffer, enqueue, message
 from tests.context_service.builders import load, turn
 
+pytestmark = pytest.mark.slow
+
 PROTO = Path(__file__).parents[2] / "protos" / "agentic_sdr" / "common" / "v1" / "error_reason.proto"
 # Values that differ from call to call; all others are in the contract's example exactly as the code writes them.
 OPAQUE = {"turn_id", "conversation_id", "epoch", "revision", "error_id"}

@@ -30,6 +30,8 @@ from service_kit.settings import load
 from tests.buffer_service.test_service import Worker
 from tests.fixtures.providers_fixtures import MANIFEST, ROOT, T0, evolution_bodies, malformed_bodies
 
+pytestmark = pytest.mark.slow
+
 EVOLUTION, CLOUD = "/webhooks/evolution", "/webhooks/whatsapp"
 TOKEN = "token-for-tests-0123456789"
 INSTANCE = MANIFEST["constants"]["instance"]
