@@ -5,13 +5,6 @@ import grpc
 from service_kit.errors import ServiceError
 
 
-class ProtocolError(ServiceError):
-    """The stream's frames did not come in the order that the method asks for."""
-
-    code = grpc.StatusCode.FAILED_PRECONDITION
-    reason = "PROTOCOL"
-
-
 class ModelFailed(ServiceError):
     """The model gave nothing usable."""
 

@@ -9,14 +9,14 @@ import grpc
 from agent_service import wire
 from agent_service.agent import Agent
 from agent_service.conversation import EffectCalled, End, Ended, ModelEvent, TextDelta, UsageReported
-from agent_service.errors import ModelFailed, NotBuilt, ProtocolError
+from agent_service.errors import ModelFailed, NotBuilt
 from agentic_sdr.agent.v1 import agent_service_pb2 as pb
 from agentic_sdr.agent.v1 import agent_service_pb2_grpc as rpc
 from agentic_sdr.common.v1 import lead_pb2
 from service_kit import logs
 from service_kit.clock import Clock
 from service_kit.durations import duration_to_ms
-from service_kit.errors import DeadlineExceeded
+from service_kit.errors import DeadlineExceeded, ProtocolError
 
 DEFAULT_REMAINING_MS = 30_000
 _log = logs.get(__name__)

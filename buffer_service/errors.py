@@ -10,17 +10,3 @@ class BufferFull(ServiceError):
 
     code = grpc.StatusCode.RESOURCE_EXHAUSTED
     reason = "BUFFER_FULL"
-
-
-class WrongState(ServiceError):
-    """The resource is not in a state that allows this."""
-
-    code = grpc.StatusCode.FAILED_PRECONDITION
-    reason = "WRONG_STATE"
-
-
-class ProtocolError(ServiceError):
-    """The stream's first frame has to be Hello."""
-
-    code = grpc.StatusCode.FAILED_PRECONDITION
-    reason = "PROTOCOL"

@@ -8,7 +8,6 @@ from typing import Any
 
 from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
 from buffer_service import wire
-from buffer_service.errors import WrongState
 from buffer_service.inbox import scope_of
 from buffer_service.store.identity import Identities
 from buffer_service.store.sqlite import DeadLetter, SqliteStore
@@ -16,7 +15,7 @@ from buffer_service.turn_taking import TurnTaking
 from buffer_service.turn_taking.entities import Incoming, Lane
 from service_kit import page_tokens
 from service_kit.durations import ms_to_timestamp
-from service_kit.errors import InvalidArgument, NotFound
+from service_kit.errors import InvalidArgument, NotFound, WrongState
 
 ENDED_TURNS = 20
 

@@ -15,17 +15,15 @@ from agentic_sdr.buffer.v1 import buffer_service_pb2_grpc
 from agentic_sdr.common.v1 import error_reason_pb2
 from buffer_service import validation, wire
 from buffer_service.engine import Engine
-from buffer_service.errors import ProtocolError
 from buffer_service.inbox import Inbox
 from buffer_service.people import People
 from buffer_service.turn_taking import TurnTaking
 from buffer_service.turn_taking.entities import SendOutcome
 from buffer_service.turn_taking.frames import Frame
 from service_kit import logs
-from service_kit.errors import InvalidArgument, ServiceError
+from service_kit.errors import InvalidArgument, ProtocolError, ServiceError
+from service_kit.together import add_waiting
 
-MAX_TOGETHER = 64
-MAX_TOGETHER_BYTES = 1 << 20
 Context = grpc.aio.ServicerContext[Any, Any]
 _log = logs.get(__name__)
 
@@ -64,7 +62,7 @@ class BufferService(buffer_service_pb2_grpc.BufferServiceServicer):
         try:
             going_on = True
             while going_on and (frame := await queue.get()) is not None:
-                going_on = _add_waiting(queue, frame)
+                going_on = add_waiting(queue, frame)
                 yield frame
         finally:
             reader.cancel()
@@ -226,20 +224,7 @@ async def _first_frame(frames: AsyncIterator[pb.RunTurnsRequest]) -> pb.Hello:
         if frame.WhichOneof("frame") == "hello" and frame.hello.worker_id:
             return frame.hello
         break
-    raise ProtocolError(expected="hello")
-
-
-def _add_waiting(queue: asyncio.Queue[pb.RunTurnsResponse | None], frame: pb.RunTurnsResponse) -> bool:
-    """Takes along what waits behind this frame; False when that is the end."""
-    # A message on a stream costs far more than what is in it.
-    size = 0 if queue.empty() else frame.ByteSize()
-    while len(frame.also) < MAX_TOGETHER and size < MAX_TOGETHER_BYTES and not queue.empty():
-        following = queue.get_nowait()
-        if following is None:
-            return False
-        size += following.ByteSize()
-        frame.also.append(following)
-    return True
+    raise ProtocolError("The stream's first frame has to be Hello.", expected="hello")
 
 
 def _problem(frame: pb.RunTurnsRequest) -> str:

@@ -10,10 +10,3 @@ class Forgotten(ServiceError):
 
     code = grpc.StatusCode.FAILED_PRECONDITION
     reason = "FORGOTTEN"
-
-
-class WrongState(ServiceError):
-    """The conversation is not in a state that allows this."""
-
-    code = grpc.StatusCode.FAILED_PRECONDITION
-    reason = "WRONG_STATE"

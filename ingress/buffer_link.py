@@ -12,6 +12,7 @@ import grpc
 
 from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
 from service_kit import logs
+from service_kit.together import add_waiting
 
 if TYPE_CHECKING:
     from agentic_sdr.buffer.v1.buffer_service_pb2_grpc import BufferServiceAsyncStub
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 HEARTBEAT_S = 1.0
 MIN_BACKOFF_S = 0.05
 MAX_BACKOFF_S = 1.0
-MAX_TOGETHER = 64
-MAX_TOGETHER_BYTES = 1 << 20
 _log = logs.get(__name__)
 
 
@@ -87,14 +86,6 @@ class BufferLink:
                 with contextlib.suppress(asyncio.CancelledError):
                     await writer
 
-    def _add_waiting(self, frame: pb.RunTurnsRequest) -> None:
-        # A message on a stream costs far more than what is in it.
-        size = 0 if self._outgoing.empty() else frame.ByteSize()
-        while len(frame.also) < MAX_TOGETHER and size < MAX_TOGETHER_BYTES and not self._outgoing.empty():
-            following = self._outgoing.get_nowait()
-            size += following.ByteSize()
-            frame.also.append(following)
-
     async def _write(self, call: grpc.aio.StreamStreamCall[pb.RunTurnsRequest, pb.RunTurnsResponse]) -> None:
         beat = pb.RunTurnsRequest(heartbeat=pb.Heartbeat())
         loop = asyncio.get_running_loop()
@@ -108,7 +99,7 @@ class BufferLink:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout_at(next_beat):
                         frame = await self._outgoing.get()
-                    self._add_waiting(frame)
+                    add_waiting(self._outgoing, frame)
                     await call.write(frame)
         except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
             # The reader sees the end of the stream and opens the next one.

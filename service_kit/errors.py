@@ -75,6 +75,20 @@ class NotFound(ServiceError):
     reason = "NOT_FOUND"
 
 
+class WrongState(ServiceError):
+    """The resource is not in a state that allows this."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "WRONG_STATE"
+
+
+class ProtocolError(ServiceError):
+    """The stream's frames did not come in the order that the method asks for."""
+
+    code = grpc.StatusCode.FAILED_PRECONDITION
+    reason = "PROTOCOL"
+
+
 class BadPageToken(ServiceError):
     """The page token was not made by this method with these filters."""
 

@@ -18,9 +18,9 @@ from context_service.domain import (
     TurnKind,
     TurnRecord,
 )
-from context_service.errors import Forgotten, WrongState
+from context_service.errors import Forgotten
 from context_service.store import lead_writes, rows
-from service_kit.errors import InvalidArgument, NotFound
+from service_kit.errors import InvalidArgument, NotFound, WrongState
 
 HUMAN_STAGE = "HUMAN_HANDOFF"
 _ROLES = {Author.LEAD: "user", Author.HUMAN: "assistant", Author.ASSISTANT: "assistant"}

@@ -9,11 +9,11 @@ import pytest
 
 from agentic_sdr.common.v1 import message_pb2, turn_pb2
 from context_service.domain import Author, ConversationStatus, LeadField, LeadPatch
-from context_service.errors import Forgotten, WrongState
+from context_service.errors import Forgotten
 from context_service.store import ContextStore, ExportSection, LeadFilter, PageAfter
 from context_service.store.sqlite import SqliteStore
 from service_kit.clock import ManualClock
-from service_kit.errors import InvalidArgument, NotFound
+from service_kit.errors import InvalidArgument, NotFound, WrongState
 from tests.context_service.builders import PHONE, message, part, query, record, update
 
 Factory = Callable[[Path, ManualClock], AbstractAsyncContextManager[ContextStore]]
