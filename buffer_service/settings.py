@@ -39,10 +39,18 @@ class BufferSettings(ProcessSettings, BufferAddress, TurnDeadline):
         validation_alias="SDR_BUFFER_STORE",
         description="sqlite:PATH; empty means sqlite:<SDR_DATA_DIR>/buffer.db. (redis:// arrives later.)",
     )
-    strategy: Literal["enqueue", "fixed_delay"] = Field(
+    strategy: Literal["preempt", "enqueue", "fixed_delay"] = Field(
         "enqueue",
         validation_alias="SDR_BUFFER_STRATEGY",
-        description="enqueue: answer at once when free, group while busy. fixed_delay: the old behaviour.",
+        description="preempt: answer at once, messages join until the first bubble is sent. enqueue: group them while "
+        "busy. fixed_delay: the old behaviour.",
+    )
+    max_hold_ms: int = Field(
+        8_000,
+        ge=0,
+        le=60_000,
+        validation_alias="SDR_BUFFER_MAX_HOLD_MS",
+        description="Strategy preempt: this long after a turn opened its reply is held no longer, whatever comes.",
     )
     quiet_ms: int = Field(
         700,
@@ -132,6 +140,7 @@ class BufferSettings(ProcessSettings, BufferAddress, TurnDeadline):
         return Policy(
             strategy=Strategy(self.strategy),
             lease=self.lease_ms,
+            max_hold=self.max_hold_ms,
             quiet=self.quiet_ms,
             busy_timeout=self.busy_timeout_ms,
             fixed_delay=self.fixed_delay_ms,
