@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import grpc
 
 from agentic_sdr.buffer.v1 import buffer_service_pb2, buffer_service_pb2_grpc
+from buffer_service.cues import read_cue
 from buffer_service.engine import Engine
 from buffer_service.inbox import Inbox, Limits
 from buffer_service.people import People
@@ -37,6 +38,7 @@ class BufferApp:
         self._engine = Engine(
             open_store=lambda: SqliteStore(path),
             policy=self._settings.policy,
+            read_cue=read_cue,
             clock=self._clock,
             deliver=self._servicer.deliver,
             housekeeping=self._keep_house,

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 from buffer_service.store.sqlite import SqliteStore
 from buffer_service.turn_taking import Policy, TurnTaking
 from buffer_service.turn_taking.frames import Frame
+from buffer_service.turn_taking.hold import Cue
 from buffer_service.turn_taking.ports import UnknownConversation
 from service_kit import logs
 from service_kit.clock import Clock
@@ -45,12 +46,14 @@ class Engine:
         *,
         open_store: Callable[[], SqliteStore],
         policy: Policy,
+        read_cue: Callable[[bytes], Cue],
         clock: Clock,
         deliver: Callable[[list[tuple[int, Frame]]], None],
         housekeeping: Callable[[SqliteStore, int], None] = lambda store, now: None,
     ) -> None:
         self._open_store = open_store
         self._policy = policy
+        self._read_cue = read_cue
         self._clock = clock
         self._deliver = deliver
         self._housekeeping = housekeeping
@@ -105,7 +108,7 @@ class Engine:
     def _live(self) -> None:
         try:
             self.store = self._open_store()
-            self.turns = TurnTaking(store=self.store, policy=self._policy)
+            self.turns = TurnTaking(store=self.store, policy=self._policy, read_cue=self._read_cue)
             self._restore()
         except BaseException as error:
             self._opened.set_exception(error)

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from buffer_service.turn_taking import Policy, Strategy
+from buffer_service.turn_taking.hold import AdaptiveHold
 from service_kit.addresses import BufferAddress, ProcessSettings
 from service_kit.settings import ConfigurationError, Settings
+
+PROFILES: dict[str, dict[str, str]] = {
+    "fast": {"SDR_BUFFER_COMMIT_HOLD_MS": "200", "SDR_BUFFER_MAX_HOLD_MS": "2000", "SDR_BUFFER_QUIET_MS": "300"},
+    "patient": {"SDR_BUFFER_COMMIT_HOLD_MS": "2500", "SDR_BUFFER_MAX_HOLD_MS": "15000", "SDR_BUFFER_QUIET_MS": "2500"},
+    "classic": {"SDR_BUFFER_STRATEGY": "fixed_delay", "SDR_BUFFER_FIXED_DELAY_MS": "10000"},
+}
 
 
 class TurnDeadline(Settings):
@@ -39,11 +46,24 @@ class BufferSettings(ProcessSettings, BufferAddress, TurnDeadline):
         validation_alias="SDR_BUFFER_STORE",
         description="sqlite:PATH; empty means sqlite:<SDR_DATA_DIR>/buffer.db. (redis:// arrives later.)",
     )
+    profile: Literal["", "fast", "patient", "classic"] = Field(
+        "",
+        validation_alias="SDR_BUFFER_PROFILE",
+        description="A preset over the knobs below; one that is set by itself wins. fast: hardly holds. patient: waits "
+        "longer for people who write in pieces. classic: the fixed wait of 10 s that flow builders have.",
+    )
     strategy: Literal["preempt", "enqueue", "fixed_delay"] = Field(
-        "enqueue",
+        "preempt",
         validation_alias="SDR_BUFFER_STRATEGY",
         description="preempt: answer at once, messages join until the first bubble is sent. enqueue: group them while "
         "busy. fixed_delay: the old behaviour.",
+    )
+    commit_hold_ms: str = Field(
+        "adaptive",
+        pattern=r"^(adaptive|\d{1,5})$",
+        validation_alias="SDR_BUFFER_COMMIT_HOLD_MS",
+        description="Strategy preempt: the reply leaves when the lead was quiet for this long. adaptive: by what the "
+        "last message sounds like and by the gaps between this person's messages.",
     )
     max_hold_ms: int = Field(
         8_000,
@@ -134,12 +154,22 @@ class BufferSettings(ProcessSettings, BufferAddress, TurnDeadline):
             raise ConfigurationError(f"SDR_BUFFER_STORE={self.store!r}: only sqlite:PATH is supported")
         return Path(path)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fill_in_profile(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        preset = PROFILES.get(str(given.get("SDR_BUFFER_PROFILE", "")), {})
+        return {**preset, **given}
+
     @property
     def policy(self) -> Policy:
         """The knobs of turn-taking."""
+        adaptive = self.commit_hold_ms == "adaptive"
         return Policy(
             strategy=Strategy(self.strategy),
             lease=self.lease_ms,
+            hold=AdaptiveHold() if adaptive else int(self.commit_hold_ms),
             max_hold=self.max_hold_ms,
             quiet=self.quiet_ms,
             busy_timeout=self.busy_timeout_ms,

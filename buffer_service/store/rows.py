@@ -23,7 +23,7 @@ Row = tuple[Any, ...]
 LANE = (
     "conversation_id, tenant, channel, instance, created_at, contact, address, display_name, aliases, pause_since, "
     "pause_renewed_at, pause_reason, needs_human, merged_into, waits_for, recorded_version, activity_at, turn_id, "
-    "pending, unrecorded, echoes"
+    "pending, unrecorded, echoes, average_gap"
 )
 TURN = (
     "number, turn_id, conversation_id, kind, opened_at, epoch, revision, last, truncated, handoff, needs_human, "
@@ -78,6 +78,7 @@ def lane_row(lane: Lane) -> Row:
         len(lane.pending),
         lane.unrecorded,
         len(lane.echoes),
+        lane.average_gap,
     )
 
 
@@ -98,6 +99,7 @@ def lane_of(row: Row) -> Lane:
         recorded_version=row[15],
         activity_at=row[16],
         unrecorded=row[19],
+        average_gap=row[21],
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 
 from buffer_service.turn_taking.entities import (
@@ -26,6 +26,7 @@ from buffer_service.turn_taking.frames import (
     Revoke,
     Who,
 )
+from buffer_service.turn_taking.hold import Cue
 from buffer_service.turn_taking.policy import Policy
 from buffer_service.turn_taking.ports import LaneStore
 from buffer_service.turn_taking.sessions import LaneClock, Run, Session, Timers
@@ -69,9 +70,10 @@ def next_unsent(turn: Turn) -> tuple[int, Part] | None:
 class Assignment:
     """Volatile state, and the rules by which turns change hands. Base of the state machine."""
 
-    def __init__(self, *, store: LaneStore, policy: Policy) -> None:
+    def __init__(self, *, store: LaneStore, policy: Policy, read_cue: Callable[[bytes], Cue]) -> None:
         self.store = store
         self.policy = policy
+        self.read_cue = read_cue
         self.sessions: dict[int, Session] = {}
         self.runs: dict[str, Run] = {}
         self.clocks: dict[str, LaneClock] = {}

@@ -3,10 +3,11 @@ transaction is durable. `now` is epoch milliseconds of a clock that never jumps.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from buffer_service.turn_taking.entities import Echo, EndReason, Incoming, Lane, SendOutcome, Turn
 from buffer_service.turn_taking.frames import Drain, Reason, Revoke
+from buffer_service.turn_taking.hold import Cue
 from buffer_service.turn_taking.lanes import same_text
 from buffer_service.turn_taking.policy import Policy
 from buffer_service.turn_taking.ports import LaneStore, UnknownConversation
@@ -17,8 +18,10 @@ from buffer_service.turn_taking.sessions import Run, Session
 class TurnTaking(Replies):
     """One instance per buffer process and store."""
 
-    def __init__(self, *, store: LaneStore, policy: Policy) -> None:
-        super().__init__(store=store, policy=policy)
+    def __init__(
+        self, *, store: LaneStore, policy: Policy, read_cue: Callable[[bytes], Cue] = lambda body: Cue.NEUTRAL
+    ) -> None:
+        super().__init__(store=store, policy=policy, read_cue=read_cue)
         self.forgotten: list[tuple[int, str]] = []
 
     # ---- start

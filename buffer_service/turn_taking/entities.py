@@ -183,6 +183,7 @@ class Lane:
     waits_for: tuple[str, ...] = ()
     recorded_version: int = 0
     activity_at: int = 0
+    average_gap: int = 0
 
     @property
     def paused(self) -> bool:

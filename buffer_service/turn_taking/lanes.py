@@ -18,6 +18,7 @@ from buffer_service.turn_taking.entities import (
     TurnKind,
 )
 from buffer_service.turn_taking.frames import Committed, Joined, Reason, Revoke
+from buffer_service.turn_taking.hold import AdaptiveHold
 from buffer_service.turn_taking.policy import Strategy
 from buffer_service.turn_taking.sessions import Run
 
@@ -37,6 +38,7 @@ class Lanes(Assignment):
     def take_message(self, now: int, lane: Lane, message: InboxMessage) -> None:
         """A new message of a lead or a human: it joins the turn, opens one, or waits. `record_only` comes set for stale
         ones. A human's message pauses."""
+        self._measure_gap(now, lane, message)
         lane.activity_at = now
         if message.human:
             self.pause_lane(now, lane, "human")
@@ -48,6 +50,14 @@ class Lanes(Assignment):
         else:
             lane.pending.append(message)
         self.open_next(now, lane, at_once=idle)
+
+    def _measure_gap(self, now: int, lane: Lane, message: InboxMessage) -> None:
+        if message.human:
+            return
+        gap = now - lane.activity_at
+        self.counters["bursts"] += 1 if gap > self.policy.max_hold else 0
+        if isinstance(self.policy.hold, AdaptiveHold):
+            lane.average_gap = self.policy.hold.average(lane.average_gap, gap)
 
     def _joinable(self, now: int, turn: Turn, message: InboxMessage) -> bool:
         if turn.kind is not TurnKind.ANSWER or not turn.open:
@@ -71,6 +81,7 @@ class Lanes(Assignment):
         parked, run.parked = run.parked, None
         if run.holder:
             run.restarts += 1
+            self.counters["restarts"] += 1
             self.emit(run.holder.sid, self._joined(now, lane, turn))
         if parked:
             self.emit(parked.sid, self.superseded(now, lane, turn, parked.ask))
@@ -90,12 +101,17 @@ class Lanes(Assignment):
         back_off = self.runs[turn.turn_id].not_before if turn.tries else 0
         if self.policy.strategy is not Strategy.PREEMPT or turn.kind is not TurnKind.ANSWER:
             return back_off
-        quiet = turn.messages[-1].accepted_at + self.policy.hold
+        last = turn.messages[-1]
+        quiet = last.accepted_at + self._hold_after(lane, last)
         composing = self.clock(lane).composing
         if composing is not None and composing > now - self.policy.composing:
             quiet = max(quiet, composing + self.policy.composing)
         cap = min(m.accepted_at for m in turn.messages) + self.policy.deadline - self.policy.reserve
         return max(back_off, min(quiet, turn.opened_at + self.policy.max_hold, cap))
+
+    def _hold_after(self, lane: Lane, message: InboxMessage) -> int:
+        hold = self.policy.hold
+        return hold if isinstance(hold, int) else hold.after(self.read_cue(message.body), lane.average_gap)
 
     def composing(self, now: int, lane: Lane, composing: bool) -> None:
         """The lead types, or stopped."""
@@ -226,6 +242,7 @@ class Lanes(Assignment):
         if younger.pause and not older.pause:
             self.pause_lane(now, older, younger.pause.reason)
         older.needs_human = older.needs_human or younger.needs_human
+        older.average_gap = older.average_gap or younger.average_gap
         if younger.turn:
             older.waits_for = (*older.waits_for, younger.conversation_id)
         older.waits_for += younger.waits_for

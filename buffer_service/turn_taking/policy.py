@@ -5,6 +5,8 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
+from buffer_service.turn_taking.hold import AdaptiveHold
+
 
 class Strategy(enum.StrEnum):
     """When a turn opens, and whether messages may join one that runs."""
@@ -21,7 +23,7 @@ class Policy:
     strategy: Strategy = Strategy.ENQUEUE
     lease: int = 3_000
     window: int = 12_000  # send time-out 10 s + 2 s
-    hold: int = 400
+    hold: int | AdaptiveHold = 400
     max_hold: int = 8_000
     composing: int = 2_000
     quiet: int = 700

@@ -5,7 +5,7 @@ from __future__ import annotations
 from copy import copy
 
 from buffer_service.turn_taking.assignment import next_unsent, recorded_turn
-from buffer_service.turn_taking.entities import Lane, Part, PartState, SendOutcome, Turn
+from buffer_service.turn_taking.entities import Lane, Part, PartState, SendOutcome, Turn, TurnKind
 from buffer_service.turn_taking.frames import Committed, Go, Reason
 from buffer_service.turn_taking.lanes import Lanes
 from buffer_service.turn_taking.sessions import Commit, Parked
@@ -64,6 +64,7 @@ class Replies(Lanes):
         turn.parts = [Part(text) for text in commit.parts]
         turn.last, turn.effects, turn.handoff = commit.last, commit.effects, commit.handoff
         turn.truncated, turn.needs_human = commit.truncated, turn.needs_human or commit.needs_human
+        self.counters["added_wait_ms"] += now - since
         return self._go(now, sid, lane, turn, ask=commit.ask, parked=now - since, first=True)
 
     @staticmethod
@@ -172,6 +173,7 @@ class Replies(Lanes):
         self.emit(sid, Committed(ask=ask, turn_id=turn_id, epoch=epoch, complete=True))
         if version is not None:
             self._all_recorded(lane, version)
+        self.counters["replies"] += 1 if turn.parts and turn.kind is TurnKind.ANSWER else 0
         self.end_turn(now, lane, turn, self.end_reason(turn), recorded=version is not None)
         if turn.handoff:
             waiting = self.lane(lane.conversation_id)

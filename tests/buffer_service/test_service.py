@@ -36,7 +36,9 @@ CONTACT = message_pb2.Contact(
 
 
 def settings(path: Path, **more: str) -> BufferSettings:
-    return load(BufferSettings, environ={"SDR_DATA_DIR": str(path), **more}, env_file=None)
+    return load(
+        BufferSettings, environ={"SDR_DATA_DIR": str(path), "SDR_BUFFER_COMMIT_HOLD_MS": "0", **more}, env_file=None
+    )
 
 
 @asynccontextmanager
@@ -204,7 +206,7 @@ async def test_a_duplicate_is_recorded_once_also_after_a_restart(tmp_path: Path)
 
 
 async def test_what_arrives_during_a_turn_waits_and_is_answered_together(tmp_path: Path) -> None:
-    async with buffer(tmp_path, SDR_BUFFER_QUIET_MS="50") as stub:
+    async with buffer(tmp_path, SDR_BUFFER_STRATEGY="enqueue", SDR_BUFFER_QUIET_MS="50") as stub:
         worker = Worker(stub)
         await worker.hello()
         await enqueue(stub, message("m1", "oi"))
@@ -440,7 +442,7 @@ async def test_a_stream_begins_with_hello(tmp_path: Path) -> None:
 
 async def test_a_bug_in_one_command_harms_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An unexpected exception inside a step once killed the engine and hung the calls in hand."""
-    async with buffer(tmp_path) as stub:
+    async with buffer(tmp_path, SDR_BUFFER_STRATEGY="enqueue") as stub:
         worker = Worker(stub)
         await worker.hello()
         take = Inbox._incoming

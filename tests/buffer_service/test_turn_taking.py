@@ -48,13 +48,17 @@ class Desk:
         return assign
 
     def commit(self, assign: fr.Assign, *parts: str, last: bool = True) -> fr.Committed:
+        [answer] = self.commit_parked(assign, *parts, last=last)
+        return answer
+
+    def commit_parked(self, assign: fr.Assign, *parts: str, last: bool = True) -> list[fr.Committed]:
+        """The answers that come at once: none while it is held."""
         request = Commit(
             ask=1, turn_id=assign.turn_id, epoch=assign.epoch, revision=assign.revision, parts=parts, last=last
         )
         self.core.commit(self.now, 1, request)
         self.core.settle(self.now)
-        [answer] = [f for f in self.frames() if isinstance(f, fr.Committed)]
-        return answer
+        return [f for f in self.frames() if isinstance(f, fr.Committed)]
 
     def answer(self, assign: fr.Assign) -> None:
         committed = self.commit(assign, "olá")

@@ -165,7 +165,7 @@ class Rig:
 
 @asynccontextmanager
 async def rig(tmp_path: Path, **environ: str) -> AsyncIterator[Rig]:
-    environ = {"SDR_DATA_DIR": str(tmp_path), "SDR_BUFFER_QUIET_MS": "20", **environ}
+    environ = {"SDR_DATA_DIR": str(tmp_path), "SDR_BUFFER_QUIET_MS": "20", "SDR_BUFFER_COMMIT_HOLD_MS": "0", **environ}
     agent, context, provider = Agent(), ContextStandIn(), ProviderStandIn()
 
     def add(server: grpc.aio.Server) -> None:

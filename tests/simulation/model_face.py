@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from buffer_service.turn_taking.entities import (
     Turn,
     TurnKind,
 )
+from buffer_service.turn_taking.hold import Cue
 from buffer_service.turn_taking.ports import UnknownConversation
 from buffer_service.turn_taking.sessions import Commit
 from tests.simulation.memory_store import MemoryStore
@@ -33,6 +35,11 @@ STORED, ATTEMPTING, SENT, UNKNOWN, REFUSED, DROPPED = "stored", "attempting", "s
 CLOSED = (SENT, UNKNOWN, REFUSED, DROPPED)
 WHY = {EndReason.FINISHED: "finished", EndReason.PAUSED: "paused", EndReason.RECORD_ONLY: "record-only"}
 Frames = list[tuple[int, dict[str, Any]]]
+
+
+def any_cue(body: bytes) -> Cue:
+    """A cue that depends on the message alone, as the real one does."""
+    return list(Cue)[zlib.crc32(body) % len(Cue)]
 
 
 @dataclass
@@ -230,8 +237,8 @@ class Core:
     def __init__(self, durable: Durable, now: int, cfg: dict[str, Any], log: Callable[..., None]) -> None:
         self.d, self.log = durable, log
         durable.reopen()
-        policy = Policy(strategy=Strategy(cfg["strategy"]), max_messages=8)
-        self.core = cfg.get("core", Witnessed)(store=durable.store, policy=policy)
+        policy = Policy(strategy=Strategy(cfg["strategy"]), max_messages=8, hold=cfg.get("hold", 400))
+        self.core = cfg.get("core", Witnessed)(store=durable.store, policy=policy, read_cue=any_cue)
         self.core.log = log
         with durable.step():
             self.core.restore(now, durable.all_lanes())

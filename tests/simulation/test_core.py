@@ -7,6 +7,7 @@ import os
 
 import pytest
 
+from buffer_service.turn_taking.hold import AdaptiveHold
 from tests.simulation.model_face import SqliteDurable
 from tests.simulation.world import World
 
@@ -19,6 +20,16 @@ FOUND = [
     (51196, "enqueue", "the same, for a lane that collects"),
     (203824, "enqueue", "a park that ended at the very instant of another transaction was never let go"),
 ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("first", range(0, SEEDS, 3 * CHUNK))
+def test_no_schedule_breaks_a_promise_with_the_adaptive_hold(first: int) -> None:
+    """What the hold is may never matter to a promise: it changes from message to message and from person to person."""
+    for seed in range(first, first + CHUNK):
+        world = World(seed, {"strategy": "preempt", "hold": AdaptiveHold()})
+        violations = world.run()
+        assert not violations, f"seed {seed} adaptive: {violations}"
 
 
 @pytest.mark.slow

@@ -90,6 +90,8 @@ class System:
             "SDR_INGRESS_ADDRESS": self.address["ingress"],
             "SDR_ADMIN_ADDRESS": self.address["admin"],
             "SDR_PERSONA": "demo-solar",
+            # Who tests the hold sets it; the others would only wait for it.
+            "SDR_BUFFER_COMMIT_HOLD_MS": "0",
             "EVOLUTION_API_URL": provider.url,
             "EVOLUTION_API_KEY": "key-for-tests",
             "EVOLUTION_WEBHOOK_TOKEN": TOKEN,
