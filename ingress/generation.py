@@ -86,7 +86,7 @@ async def generate(
     cutter: PartCutter,
     timeout_s: float,
     on_context: Callable[[lead_pb2.ConversationContext], None],
-    on_text: Callable[[], None],
+    on_text: Callable[[str], None],
     on_progress: Callable[[Progress], None],
 ) -> None:
     """Runs until the agent is done. Raises AioRpcError or EmptyReply; cancelling it stops the model at once."""
@@ -100,7 +100,7 @@ async def generate(
         while isinstance(frame := await call.read(), agent_pb.RespondResponse):
             kind = frame.WhichOneof("frame")
             if kind == "text":
-                on_text()
+                on_text(frame.text.text)
                 parts = cutter.feed(frame.text.text)
                 if parts:
                     spoke = True

@@ -39,6 +39,8 @@ class HeldTurn:
     truncated: bool = False
     needs_human: bool = False
     committed: bool = False
+    generated: int = 0
+    """Characters of the present generation."""
     finishing: bool = False
     finished: bool = False
     dead: bool = False

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 # In the order in which they can happen; a mark that never came lends its segment to the next one.
-SEGMENTS = ("wait", "context", "first_token", "first_part", "hold", "first_send", "rest", "record")
+SEGMENTS = ("wait", "context", "discarded", "first_token", "first_part", "hold", "first_send", "rest", "record")
 
 
 @dataclass(slots=True)
@@ -25,6 +25,13 @@ class Timeline:
         """This segment ends now; only its first end counts, but for the ones that go on to the last part."""
         if segment in ("rest", "record") or segment not in self.marks:
             self.marks[segment] = now
+
+    def restart(self, now: float) -> None:
+        """What was generated is discarded: its marks are made anew, and the time it took has its own segment."""
+        self.restarts += 1
+        self.marks["discarded"] = now
+        for segment in ("first_token", "first_part", "hold"):
+            self.marks.pop(segment, None)
 
     def segments_ms(self) -> dict[str, float]:
         """Milliseconds per segment; they sum to `total_ms`."""

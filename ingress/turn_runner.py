@@ -35,6 +35,8 @@ RETRY_MIN_S = 0.1
 RETRY_MAX_S = 1.0
 MAX_FAILURES = 3
 BEGUN_KEPT = 10_000
+# An estimate: a cancelled generation cannot report its usage any more.
+CHARACTERS_PER_TOKEN = 4
 _log = logs.get(__name__)
 
 
@@ -213,12 +215,17 @@ class TurnRunner:
             return
         held.revision, held.messages = revision, list(source.messages)
         held.timeline.messages = len(held.messages)
-        held.timeline.restarts += 1
+        held.timeline.restart(self._clock.monotonic())
         self.counters["restarts"] += 1
+        self._discard(held)
         held.parts, held.last, held.effects, held.truncated = [], False, [], False
         held.said_effects, held.needs_human = [], False
         wait = duration_to_ms(source.wait) / 1000 if isinstance(source, pb.Joined) else 0.0
         self._generate(held, after_s=wait)
+
+    def _discard(self, held: HeldTurn) -> None:
+        self.counters["discarded_tokens"] += -(-held.generated // CHARACTERS_PER_TOKEN)
+        held.generated = 0
 
     # ---- generating
 
@@ -259,6 +266,7 @@ class TurnRunner:
             # What a discarded generation wanted to change leaves no trace.
             held.effects = list(held.said_effects)
             self.counters["generation_failures"] += 1
+            self._discard(held)
             await self._clock.sleep(pause)
             pause = min(pause * 2, RETRY_MAX_S)
 
@@ -276,13 +284,17 @@ class TurnRunner:
             cutter=cutter,
             timeout_s=timeout_s,
             on_context=lambda known: self._on_context(held, known),
-            on_text=lambda: held.timeline.mark("first_token", self._clock.monotonic()),
+            on_text=lambda text: self._on_text(held, text),
             on_progress=lambda progress: self._on_progress(held, progress),
         )
 
     def _on_context(self, held: HeldTurn, known: lead_pb2.ConversationContext) -> None:
         held.timeline.degraded = known.degraded
         held.timeline.mark("context", self._clock.monotonic())
+
+    def _on_text(self, held: HeldTurn, text: str) -> None:
+        held.generated += len(text)
+        held.timeline.mark("first_token", self._clock.monotonic())
 
     def _on_progress(self, held: HeldTurn, progress: Progress) -> None:
         held.parts.extend(progress.parts)

@@ -86,12 +86,14 @@ class ContextStandIn(context_service_pb2_grpc.ContextServiceServicer):
         self.down = False
         self.delay_s = 0.0
         self.records: list[turn_pb2.TurnRecord] = []
+        self.loads = 0
 
     async def _check(self, context: Any) -> None:
         if self.down:
             await context.abort(grpc.StatusCode.UNAVAILABLE, "down")
 
     async def LoadContext(self, request: context_pb.LoadContextRequest, context: Any) -> context_pb.LoadContextResponse:
+        self.loads += 1
         await self._check(context)
         await asyncio.sleep(self.delay_s)
         known = lead_pb2.ConversationContext(conversation_id=request.conversation_id, version=len(self.records))
