@@ -46,20 +46,29 @@ class Webhooks:
         self._id = envelope["data"]["key"]["id"]
         self._phone = envelope["data"]["key"]["remoteJid"].partition("@")[0]
         self._lid = envelope["data"]["key"]["remoteJidAlt"].partition("@")[0]
+        self._text = envelope["data"]["message"]["conversation"]
         self._body = json.dumps(envelope, ensure_ascii=False)
 
     def next(self) -> tuple[str, bytes]:
         """A contact, and the request with its message, written now."""
         number = next(_numbers)
         contact = f"55819{90_000_000 + number}"
+        return contact, self._request(number, contact, self._text)
+
+    def of(self, contact: str, text: str) -> bytes:
+        """The request with a message of this contact, written now."""
+        return self._request(next(_numbers), contact, text)
+
+    def _request(self, number: int, contact: str, text: str) -> bytes:
         body = (
             self._body.replace(self._id, f"AC93{number:028X}")
             .replace(self._phone, contact)
-            .replace(self._lid, f"1{number:014d}")
+            .replace(self._lid, f"1{contact[-9:]:0>14}")
             .replace(str(self._written), str(int(time.time())))
+            .replace(json.dumps(self._text, ensure_ascii=False), json.dumps(text, ensure_ascii=False))
             .encode("utf-8")
         )
-        return contact, f"{self._head}{len(body)}\r\n\r\n".encode() + body
+        return f"{self._head}{len(body)}\r\n\r\n".encode() + body
 
 
 class Client(asyncio.Protocol):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -41,7 +41,15 @@ class Target(Protocol):
 class System:
     """The product as it is run, durability on."""
 
-    def __init__(self, directory: Path, *, evolution_url: str, settings: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        evolution_url: str,
+        settings: Mapping[str, str] | None = None,
+        agent_command: Sequence[str] = ("-m", "agent_service"),
+    ) -> None:
+        self._agent_command = agent_command
         self.processes = Processes(directory)
         buffer, context, agent, self.port, admin = free_ports(5)
         self._ports = [buffer, context, agent, self.port]
@@ -55,6 +63,8 @@ class System:
             "SDR_ADMIN_ADDRESS": f"127.0.0.1:{admin}",
             "SDR_PERSONA": PERSONA,
             "SDR_AGENT_PLAYBOOK_DELAY_MS": "0",
+            # The path is measured, not what it waits for on purpose.
+            "SDR_BUFFER_COMMIT_HOLD_MS": "0",
             "EVOLUTION_API_URL": evolution_url,
             "EVOLUTION_API_KEY": "bench-api-key",
             "EVOLUTION_WEBHOOK_TOKEN": _TOKEN,
@@ -64,8 +74,9 @@ class System:
 
     async def start(self) -> None:
         """Services first, so that ingress finds them warm."""
-        for name in ("buffer_service", "context_service", "agent_service"):
+        for name in ("buffer_service", "context_service"):
             self.processes.start(name, ["-m", name], self._environ)
+        self.processes.start("agent_service", self._agent_command, self._environ)
         for port in self._ports[:3]:
             await self.processes.wait_listening(port)
         self.processes.start("ingress", ["-m", "ingress"], self._environ)
