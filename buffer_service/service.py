@@ -13,7 +13,7 @@ import grpc
 from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
 from agentic_sdr.buffer.v1 import buffer_service_pb2_grpc
 from agentic_sdr.common.v1 import error_reason_pb2
-from buffer_service import validation, wire
+from buffer_service import history, validation, wire
 from buffer_service.engine import Engine
 from buffer_service.inbox import Inbox
 from buffer_service.people import People
@@ -152,6 +152,7 @@ class BufferService(buffer_service_pb2_grpc.BufferServiceServicer):
     def deliver(self, frames: list[tuple[int, Frame]]) -> None:
         """Sends frames whose transaction is durable. Runs in the event loop."""
         for sid, frame in frames:
+            history.note(sid, frame)
             if sid in self._streams:
                 self._send(sid, wire.frame_to_pb(frame))
 

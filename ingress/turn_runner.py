@@ -178,6 +178,7 @@ class TurnRunner:
         )
         self._held[assign.turn_id] = held
         self.counters["assigned"] += 1
+        _log.debug("turn_taken", turn_id=held.turn_id, epoch=held.epoch)
         return held
 
     def _reconcile(self, held: HeldTurn, assign: pb.Assign) -> None:
@@ -291,8 +292,11 @@ class TurnRunner:
     def _on_context(self, held: HeldTurn, known: lead_pb2.ConversationContext) -> None:
         held.timeline.degraded = known.degraded
         held.timeline.mark("context", self._clock.monotonic())
+        _log.debug("context_arrived", turn_id=held.turn_id, epoch=held.epoch)
 
     def _on_text(self, held: HeldTurn, text: str) -> None:
+        if not held.generated:
+            _log.debug("text_began", turn_id=held.turn_id, epoch=held.epoch)
         held.generated += len(text)
         held.timeline.mark("first_token", self._clock.monotonic())
 
@@ -349,6 +353,7 @@ class TurnRunner:
             needs_human=held.needs_human,
         )
         self.link.send(pb.RunTurnsRequest(commit=commit))
+        _log.debug("commit_asked", turn_id=held.turn_id, epoch=held.epoch, ask=commit.ask, revision=held.revision)
 
     def _report(self, held: HeldTurn, part: int, attempt: int, result: SendResult) -> None:
         frame = pb.Result(
@@ -406,6 +411,7 @@ class TurnRunner:
             return self._report(held, part.index, part.attempt, SendResult(outcome=pb.SEND_OUTCOME_NOT_STARTED))
         held.sending = Sending(part.index, part.attempt)
         self._remember(held.turn_id, part.attempt, None)
+        _log.debug("send_began", turn_id=held.turn_id, epoch=held.epoch, part=part.index, attempt=part.attempt)
         self._spawn(self._send(held, part), f"send-{held.turn_id}-{part.index}")
         return None
 
@@ -429,6 +435,7 @@ class TurnRunner:
         if result.outcome != pb.SEND_OUTCOME_SENT:
             outcome = pb.SendOutcome.Name(result.outcome).removeprefix("SEND_OUTCOME_").lower()
             _log.warning("part_not_sent", turn_id=held.turn_id, part=part.index, outcome=outcome, detail=result.detail)
+        _log.debug("send_ended", turn_id=held.turn_id, epoch=held.epoch, part=part.index, attempt=part.attempt)
         # Whoever holds the turn now tells it; after a revocation it is evidence.
         teller = self._held.get(held.turn_id, held)
         now = self._clock.monotonic()
@@ -449,6 +456,7 @@ class TurnRunner:
         if held.finishing:
             return None
         held.finishing = True
+        _log.debug("reply_completed", turn_id=held.turn_id, epoch=held.epoch)
         held.cancel_generation()
         held.timeline.parts = sum(1 for p in answer.record.parts if p.state in SAID)
         held.recording = self._spawn(self._record_own(held, answer.record), f"record-{held.turn_id}")
@@ -475,6 +483,7 @@ class TurnRunner:
         else:
             frame.unrecorded = True
         self.link.send(pb.RunTurnsRequest(finish=frame))
+        _log.debug("finish_asked", turn_id=held.turn_id, epoch=held.epoch, recorded=version > 0)
 
     def _finish_if_recorded(self, held: HeldTurn) -> None:
         if held.finished:
