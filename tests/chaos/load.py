@@ -106,7 +106,7 @@ class Load:
             await self._deliver(message, body)
         if self.dice.random() < 0.3:
             self.duplicates += 1
-            self._spawn(self._repeat(body, self.dice.choice([0.0, 0.1, 1.0, 5.0])))
+            self._spawn(self._repeat(message, body, self.dice.choice([0.0, 0.1, 1.0, 5.0])))
 
     def _spawn(self, work: Any) -> None:
         task = asyncio.create_task(work)
@@ -115,15 +115,18 @@ class Load:
 
     async def _deliver(self, message: Message, body: dict[str, Any], *, after: float = 0.0) -> None:
         await asyncio.sleep(after)
-        message.first_try = time.monotonic()
+        message.first_try = message.first_try or time.monotonic()
         while await self._post(body) != 200:
             self.refused += 1
             await asyncio.sleep(0.2)
-        message.acked = time.monotonic()
+        message.acked = message.acked or time.monotonic()
 
-    async def _repeat(self, body: dict[str, Any], after: float) -> None:
+    async def _repeat(self, message: Message, body: dict[str, Any], after: float) -> None:
         await asyncio.sleep(after)
-        await self._post(body)
+        # It may be the first to arrive.
+        message.first_try = message.first_try or time.monotonic()
+        if await self._post(body) == 200:
+            message.acked = message.acked or time.monotonic()
 
     async def _post(self, body: dict[str, Any]) -> int:
         url = self.urls[next(self._turn) % len(self.urls)]
