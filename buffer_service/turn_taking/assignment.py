@@ -247,6 +247,8 @@ class Assignment:
     def _bury(self, now: int, lane: Lane, turn: Turn) -> None:
         self.store.bury(turn, "attempts", now)
         self.counters["dead_letters"] += 1
+        # A worker that was only slow must not go on with it: what it holds is an answer, and its messages are gone.
+        turn.epoch += 1
         turn.kind, turn.parts, turn.last, turn.effects = TurnKind.APOLOGY, [], False, ()
         turn.handoff = turn.truncated = False
         turn.needs_human = lane.needs_human = True
