@@ -162,6 +162,7 @@ class Assignment:
         clock.record_tries = min(clock.record_tries + 1, 10)
         self.recording.add(lane.conversation_id)
         turns, _ = self.store.unrecorded(lane, RECORD_BYTES)
+        clock.record_upto = max((t.ended_no for t in turns), default=0)
         records = tuple(recorded_turn(lane, t) for t in turns)
         self.emit(session.sid, Record(conversation_id=lane.conversation_id, turns=records))
 

@@ -193,8 +193,10 @@ class Replies(Lanes):
         lane.recorded_version = max(lane.recorded_version, version)
         self.store.mark_recorded(lane, upto)
         clock = self.clock(lane)
-        clock.record_after = clock.record_tries = 0
-        self.recording.discard(conversation_id)
+        if upto >= clock.record_upto:
+            # Only the answer to what was handed out last: else every repeated answer calls forth another Record.
+            clock.record_after = clock.record_tries = 0
+            self.recording.discard(conversation_id)
         self.open_next(now, lane)
 
     def release(self, now: int, *, turn_id: str, epoch: int, failed: bool) -> None:
