@@ -418,9 +418,7 @@ async def test_a_human_takes_over_between_two_parts(tmp_path: Path, strategy: st
 
 @both
 @pytest.mark.parametrize("copy", ["Olá!  Tudo bem?", "Olá! Tudo bem? *"])
-async def test_an_echo_before_the_http_reply_taken_for_a_foreign_send(
-    tmp_path: Path, strategy: str, copy: str
-) -> None:
+async def test_an_echo_before_the_http_reply_taken_for_a_foreign_send(tmp_path: Path, strategy: str, copy: str) -> None:
     """The provider's copy of our own bubble overtook the answer to our request. Its id was unknown, so "a human wrote",
     so the bot silenced itself after its first bubble, in one conversation of fifty."""
     async with shop(tmp_path / "a", SDR_BUFFER_STRATEGY=strategy) as s:
