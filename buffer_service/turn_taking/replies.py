@@ -80,7 +80,10 @@ class Replies(Lanes):
     ) -> None:
         """Puts the first unsent part into ATTEMPTING if nothing is, and answers; parks the answer during back-off."""
         run = self.runs[turn.turn_id]
-        unsent = None if turn.in_flight else next_unsent(turn)
+        session = self.sessions.get(sid)
+        # A permission that goes to a stream that is no more would only burn the part: it might have been sent.
+        reachable = session is not None and session.connected
+        unsent = next_unsent(turn) if reachable and not turn.in_flight else None
         go = None
         if unsent and (first or not turn.open):
             if turn.tries and now < run.not_before:

@@ -1,5 +1,5 @@
-"""Bugs that others shipped in systems like this one, each with its story, against the buffer's real store. Time is moved
-by hand; a crash is a copy of the folder as `kill -9` leaves it, opened by a new buffer."""
+"""Bugs that others shipped in systems like this one, each with its story, against the buffer's real store. Time is
+moved by hand; a crash is a copy of the folder as `kill -9` leaves it, opened by a new buffer."""
 
 from __future__ import annotations
 
@@ -153,8 +153,8 @@ async def test_the_lease_expires_during_a_send(tmp_path: Path, strategy: str) ->
 
 
 async def test_a_crash_after_the_deduplication_mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The webhook set its mark, then died before the message was in the queue. The provider sent it again, the mark said
-    "seen", and the message was lost for ever behind a 200."""
+    """The webhook set its mark, then died before the message was in the queue. The provider sent it again, the mark
+    said "seen", and the message was lost for ever behind a 200."""
     left: list[Path] = []
     async with shop(tmp_path / "a") as s:
         take = TurnTaking.take_message
@@ -246,11 +246,14 @@ async def test_superseded_between_check_and_send(tmp_path: Path, strategy: str) 
             await enqueue(s.stub, message(f"a{number}", "quero", contact=contact))
             turn = await worker.assigned()
             second = message(f"b{number}", "não, espera", contact=contact)
-            if number % 3:
+            if number % 4:
                 await s.passes(STEP_MS, worker)
-            if number % 3 == 1:
+            if number % 4 == 1:
                 answer = await worker.commit(turn, "um")
                 await enqueue(s.stub, second)
+            elif number % 4 == 2:
+                await enqueue(s.stub, second)
+                answer = await worker.commit(turn, "um")
             else:
                 answer, _ = await asyncio.gather(worker.commit(turn, "um"), enqueue(s.stub, second))
             if answer.refusal.reason == error_reason_pb2.SUPERSEDED:
@@ -366,8 +369,8 @@ async def test_two_instances_with_the_same_customer_merged(tmp_path: Path, strat
 
 @both
 async def test_lid_first_and_the_phone_later(tmp_path: Path, strategy: str) -> None:
-    """The first message carried WhatsApp's opaque id only, the second the number too. The second was a new customer: two
-    turns at once, two greetings, and nobody knew what the first one had said."""
+    """The first message carried WhatsApp's opaque id only, the second the number too. The second was a new customer:
+    two turns at once, two greetings, and nobody knew what the first one had said."""
     clock = ManualClock(int(time.time() * 1000))
     async with shop(tmp_path / "a", clock, SDR_BUFFER_STRATEGY=strategy) as s:
         worker = await s.worker()

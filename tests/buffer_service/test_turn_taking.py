@@ -219,8 +219,8 @@ def test_a_sleeping_buffer_takes_nothing_away_when_it_wakes() -> None:
 
 
 def test_repeated_answers_to_a_record_call_forth_one_more_and_not_one_each() -> None:
-    """Each answer handed the next turns out at once, also when it was the answer to an older copy: on a slow network the
-    copies doubled until the workers did nothing else."""
+    """Each answer handed the next turns out at once, also when it was the answer to an older copy: on a slow network
+    the copies doubled until the workers did nothing else."""
     desk = Desk()
     desk.store.record_batch = 2
     desk.core.pause(desk.now, "a", "rpc")
@@ -243,8 +243,8 @@ def test_repeated_answers_to_a_record_call_forth_one_more_and_not_one_each() -> 
 
 
 def test_a_slow_worker_does_not_answer_a_turn_that_became_an_apology() -> None:
-    """Its lease had ended for the last time, the messages went into the dead letter, and the worker came back in time to
-    keep the turn: what it then generated was an answer to nothing."""
+    """Its lease had ended for the last time, the messages went into the dead letter, and the worker came back in time
+    to keep the turn: what it then generated was an answer to nothing."""
     desk = Desk(Policy(max_attempts=1))
     desk.write()
     slow = desk.assigned()
@@ -262,3 +262,26 @@ def test_a_slow_worker_does_not_answer_a_turn_that_became_an_apology() -> None:
         desk.core.tick(desk.now)
     apology = desk.assigned()
     assert apology.kind is TurnKind.APOLOGY and not apology.kept
+
+
+def test_a_request_of_a_stream_that_is_no_more_burns_no_part() -> None:
+    """Late frames of a broken stream were answered into the void: the part counted as perhaps sent, was never sent
+    again, and the lead missed a bubble that nobody had tried to send."""
+    desk = Desk()
+    desk.write()
+    assign = desk.assigned()
+    desk.core.hello(desk.now, 2, worker="w", capacity=5, holding=[])
+    late = Commit(ask=1, turn_id=assign.turn_id, epoch=assign.epoch, revision=1, parts=("um",), last=True)
+    again = desk.assigned()
+    desk.core.commit(desk.now, 1, late)
+    assert desk.lane.turn and desk.lane.turn.in_flight is None
+    desk.core.stream_lost(2)
+    current = Commit(ask=1, turn_id=again.turn_id, epoch=again.epoch, revision=1, parts=("um",), last=True)
+    desk.core.commit(desk.now, 2, current)
+    assert desk.lane.turn and desk.lane.turn.in_flight is None
+    desk.core.hello(desk.now, 3, worker="w", capacity=5, holding=[(again.turn_id, again.epoch)])
+    desk.frames()
+    kept = Commit(ask=2, turn_id=again.turn_id, epoch=again.epoch + 1, revision=1, parts=("um",), last=True)
+    desk.core.commit(desk.now, 3, kept)
+    [committed] = [f for f in desk.frames() if isinstance(f, fr.Committed)]
+    assert committed.go

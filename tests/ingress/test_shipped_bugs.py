@@ -1,5 +1,5 @@
-"""Bugs that others shipped in systems like this one, each with its story: the real turn runner and the real buffer. What
-the buffer alone decides is in tests/buffer_service/test_shipped_bugs.py."""
+"""Bugs that others shipped in systems like this one, each with its story: the real turn runner and the real buffer.
+What the buffer alone decides is in tests/buffer_service/test_shipped_bugs.py."""
 
 from __future__ import annotations
 
@@ -152,12 +152,11 @@ async def test_the_lease_expires_in_mid_turn(tmp_path: Path, strategy: str, monk
     one woke, still believed in its lock, and the customer got both replies."""
     monkeypatch.setattr(buffer_link, "HEARTBEAT_S", 60.0)
     async with rig(tmp_path, SDR_BUFFER_STRATEGY=strategy, SDR_BUFFER_LEASE_MS="1500") as r:
-        wakes = asyncio.Event()
+        wakes, was_refused = asyncio.Event(), asyncio.Event()
 
         async def reply(begin: agent_pb.Begin, context: Any) -> AsyncIterator[agent_pb.RespondResponse]:
             number = len(r.agent.begins)
-            if number == 1:
-                await wakes.wait()
+            await (wakes if number == 1 else was_refused).wait()
             yield update(f"nome {number}")
             yield text(f"resposta {number}")
             yield done()
@@ -167,9 +166,11 @@ async def test_the_lease_expires_in_mid_turn(tmp_path: Path, strategy: str, monk
         await r.until(lambda: bool(r.agent.begins))
         monkeypatch.undo()
         async with another(r):
-            await r.until(lambda: bool(r.finished))
+            await r.until(lambda: len(r.agent.begins) == 2)
             wakes.set()
             await r.until(lambda: r.runner.held_turns == 0)
+            was_refused.set()
+            await r.until(lambda: bool(r.finished))
         assert r.provider.sent == ["resposta 2"]
         [record] = r.context.records
         assert [e.lead_update.name for e in record.effects] == ["nome 2"]
@@ -177,8 +178,8 @@ async def test_the_lease_expires_in_mid_turn(tmp_path: Path, strategy: str, monk
 
 @both
 async def test_a_permission_is_used_long_after_it_was_given(tmp_path: Path, strategy: str) -> None:
-    """The lock was checked, the process was stopped for a while, and then it sent: nothing had looked at the time between
-    the check and the first byte. By then the turn had been given up, and answered by another."""
+    """The lock was checked, the process was stopped for a while, and then it sent: nothing had looked at the time
+    between the check and the first byte. By then the turn had been given up, and answered by another."""
     async with rig(tmp_path, SDR_BUFFER_STRATEGY=strategy) as r:
 
         class Stopped(SystemClock):
@@ -224,7 +225,6 @@ async def test_discarded_speculation_wrote_state(tmp_path: Path) -> None:
     async with rig(tmp_path, SDR_BUFFER_STRATEGY="preempt") as r:
 
         async def reply(begin: agent_pb.Begin, context: Any) -> AsyncIterator[agent_pb.RespondResponse]:
-            assert not begin.said_effects
             name = f"de {len(begin.messages)}"
             yield update(name)
             yield text(name)
@@ -243,6 +243,7 @@ async def test_discarded_speculation_wrote_state(tmp_path: Path) -> None:
         await r.write("3")
         await r.until(lambda: bool(r.finished))
         assert r.provider.sent == ["de 3"]
+        assert not any(begin.said_effects or begin.said for begin in r.agent.begins)
         [record] = r.context.records
         assert [e.lead_update.name or e.handoff.reason for e in record.effects] == ["de 3", "de 3"]
         kept = (await r.lane(result.conversation_id)).ended_turns[0]

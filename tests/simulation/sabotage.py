@@ -238,11 +238,11 @@ class JudgesAtReceiptOnly(Witnessed):
 
     def let_go(self, now: int, lane: Lane, turn: Turn) -> None:
         parked = self.runs[turn.turn_id].parked
-        if parked is None or parked.commit is None or now < self._parked_until(now, lane, turn, parked):
-            return super().let_go(now, lane, turn)
-        commit = replace(parked.commit, epoch=turn.epoch, revision=turn.revision)
-        pause, lane.pause = lane.pause, None
-        self.runs[turn.turn_id].parked = replace(parked, commit=commit)
+        pause = lane.pause
+        if parked and parked.commit and now >= self._parked_until(now, lane, turn, parked):
+            commit = replace(parked.commit, epoch=turn.epoch, revision=turn.revision)
+            self.runs[turn.turn_id].parked = replace(parked, commit=commit)
+            lane.pause = None
         super().let_go(now, lane, turn)
         lane.pause = lane.pause or pause
 
