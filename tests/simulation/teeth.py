@@ -27,7 +27,7 @@ class Tooth:
     cfg: Mapping[str, Any]
     strategy: str = "preempt"
     knobs: Mapping[str, Any] = field(default_factory=dict)
-    within: int = 60
+    within: int = 120
 
     def world(self, seed: int, *, right: bool = False) -> World:
         """This seed with the wrong build, or with the right one under the same faults."""
@@ -84,7 +84,7 @@ READINGS = [
         cfg=core(wrong.ApologyTakesMessages, policy={"max_attempts": 1}),
     ),
     Tooth(
-        reading="pause", finds="TRUNCATED PAUSED RECORD", seed=300_008,
+        reading="pause", finds="TRUNCATED PAUSED RECORD", seed=300_009,
         cfg=core(wrong.PausesAtTheNextRefusal, pause="at_refusal"),
     ),
     Tooth(reading="refused_final", finds="GAP", seed=300_028, cfg=core(wrong.GoesOnAfterAGap)),
@@ -104,7 +104,7 @@ READINGS = [
                "msgs": (10, 20), "capacity": 1, "forget": 0},
         within=200,
     ),
-    Tooth(reading="commit_parts", finds="TRUNCATED MIXED", seed=300_001, cfg={"commit_parts": "new"}),
+    Tooth(reading="commit_parts", finds="TRUNCATED MIXED", seed=300_000, cfg={"commit_parts": "new"}),
     Tooth(
         reading="payload", finds="EFFECTS RECORD", seed=300_115, strategy="enqueue",
         cfg={"payload": "worker", "policy": {"max_attempts": 2}}, knobs={"stop_w": 0.05, "gen_fail": 0.2}, within=200,
@@ -114,13 +114,13 @@ READINGS = [
         cfg=core(wrong.JoinLeavesTheParkAndNobodyJudges),
     ),
     Tooth(
-        reading="keep_check and attempting_keep", finds="ORDER TWICE OVERLAP", seed=300_071,
+        reading="keep_check and attempting_keep", finds="ORDER TWICE OVERLAP", seed=300_046,
         cfg=core(wrong.KeepsAnybodysSend), knobs=AWAY,
     ),
 ]  # fmt: skip
 
 SABOTAGE = [
-    Tooth(reading="no fence", finds="EFFECTS TRUNCATED ORDER", seed=300_064, cfg=core(wrong.NoFence), knobs=AWAY),
+    Tooth(reading="no fence", finds="EFFECTS TRUNCATED ORDER", seed=300_014, cfg=core(wrong.NoFence), knobs=AWAY),
     Tooth(reading="never superseded", finds="STALE", seed=300_044, cfg=core(wrong.NeverSuperseded)),
     Tooth(reading="sends unknown again", finds="TWICE", seed=300_000, cfg=core(wrong.SendsAgain)),
     Tooth(reading="forgets what came meanwhile", finds="LOST", seed=300_000, cfg=core(wrong.ForgetsPending)),
