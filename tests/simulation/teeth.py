@@ -65,7 +65,7 @@ BUSY_AWAY: Mapping[str, Any] = {
 
 READINGS = [
     Tooth(reading="freshness", finds="WINDOW ORDER", seed=300_003, cfg={"freshness": "receipt"}),
-    Tooth(reading="keep_check", finds="EFFECTS TRUNCATED", seed=300_017, cfg=core(wrong.KeepsByName), knobs=AWAY),
+    Tooth(reading="keep_check", finds="EFFECTS TRUNCATED", seed=300_015, cfg=core(wrong.KeepsByName), knobs=AWAY),
     Tooth(
         reading="epoch", finds="EFFECTS TRUNCATED EPOCH", seed=300_007, cfg=core(wrong.EpochInMemory), knobs=BUSY_AWAY,
         within=200,
