@@ -34,6 +34,11 @@ class Replies(Lanes):
         if run.holder is None and sid in self.sessions:
             self._hold(run, turn.turn_id, self.sessions[sid])
 
+    def _hears(self, sid: int) -> bool:
+        """The stream is still there. A permission for one that is no more would burn the part: it might be sent."""
+        session = self.sessions.get(sid)
+        return session is not None and session.connected
+
     # ---- commit
 
     def commit(self, now: int, sid: int, commit: Commit) -> None:
@@ -49,7 +54,7 @@ class Replies(Lanes):
             return self._refuse(sid, ask=commit.ask, turn_id=turn.turn_id, epoch=turn.epoch, reason=Reason.PAUSED)
         self._touch(now, sid, turn)
         if turn.open:
-            return self._first_commit(now, sid, lane, turn, commit, since=since)
+            return self._first_commit(now, sid, lane, turn, commit, since=since) if self._hears(sid) else None
         self._add_parts(turn, commit)
         return self._go(now, sid, lane, turn, ask=commit.ask)
 
@@ -80,10 +85,7 @@ class Replies(Lanes):
     ) -> None:
         """Puts the first unsent part into ATTEMPTING if nothing is, and answers; parks the answer during back-off."""
         run = self.runs[turn.turn_id]
-        session = self.sessions.get(sid)
-        # A permission that goes to a stream that is no more would only burn the part: it might have been sent.
-        reachable = session is not None and session.connected
-        unsent = next_unsent(turn) if reachable and not turn.in_flight else None
+        unsent = next_unsent(turn) if self._hears(sid) and not turn.in_flight else None
         go = None
         if unsent and (first or not turn.open):
             if turn.tries and now < run.not_before:

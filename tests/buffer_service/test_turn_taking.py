@@ -274,11 +274,11 @@ def test_a_request_of_a_stream_that_is_no_more_burns_no_part() -> None:
     late = Commit(ask=1, turn_id=assign.turn_id, epoch=assign.epoch, revision=1, parts=("um",), last=True)
     again = desk.assigned()
     desk.core.commit(desk.now, 1, late)
-    assert desk.lane.turn and desk.lane.turn.in_flight is None
+    assert desk.lane.turn and not desk.lane.turn.parts
     desk.core.stream_lost(2)
     current = Commit(ask=1, turn_id=again.turn_id, epoch=again.epoch, revision=1, parts=("um",), last=True)
     desk.core.commit(desk.now, 2, current)
-    assert desk.lane.turn and desk.lane.turn.in_flight is None
+    assert desk.lane.turn and not desk.lane.turn.parts
     desk.core.hello(desk.now, 3, worker="w", capacity=5, holding=[(again.turn_id, again.epoch)])
     desk.frames()
     kept = Commit(ask=2, turn_id=again.turn_id, epoch=again.epoch + 1, revision=1, parts=("um",), last=True)
