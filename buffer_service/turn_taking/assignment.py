@@ -164,6 +164,7 @@ class Assignment:
         clock.record_tries = min(clock.record_tries + 1, 10)
         self.recording.add(lane.conversation_id)
         turns, _ = self.store.unrecorded(lane, RECORD_BYTES)
+        clock.record_upto = max((t.ended_no for t in turns), default=0)
         records = tuple(recorded_turn(lane, t) for t in turns)
         self.emit(session.sid, Record(conversation_id=lane.conversation_id, turns=records))
 
@@ -249,6 +250,8 @@ class Assignment:
     def _bury(self, now: int, lane: Lane, turn: Turn) -> None:
         self.store.bury(turn, "attempts", now)
         self.counters["dead_letters"] += 1
+        # A worker that was only slow must not go on with it: what it holds is an answer, and its messages are gone.
+        turn.epoch += 1
         turn.kind, turn.parts, turn.last, turn.effects = TurnKind.APOLOGY, [], False, ()
         turn.handoff = turn.truncated = False
         turn.needs_human = lane.needs_human = True

@@ -34,6 +34,11 @@ class Replies(Lanes):
         if run.holder is None and sid in self.sessions:
             self._hold(run, turn.turn_id, self.sessions[sid])
 
+    def _hears(self, sid: int) -> bool:
+        """The stream is still there. A permission for one that is no more would burn the part: it might be sent."""
+        session = self.sessions.get(sid)
+        return session is not None and session.connected
+
     # ---- commit
 
     def commit(self, now: int, sid: int, commit: Commit) -> None:
@@ -49,7 +54,7 @@ class Replies(Lanes):
             return self._refuse(sid, ask=commit.ask, turn_id=turn.turn_id, epoch=turn.epoch, reason=Reason.PAUSED)
         self._touch(now, sid, turn)
         if turn.open:
-            return self._first_commit(now, sid, lane, turn, commit, since=since)
+            return self._first_commit(now, sid, lane, turn, commit, since=since) if self._hears(sid) else None
         self._add_parts(turn, commit)
         return self._go(now, sid, lane, turn, ask=commit.ask)
 
@@ -81,7 +86,7 @@ class Replies(Lanes):
     ) -> None:
         """Puts the first unsent part into ATTEMPTING if nothing is, and answers; parks the answer during back-off."""
         run = self.runs[turn.turn_id]
-        unsent = None if turn.in_flight else next_unsent(turn)
+        unsent = next_unsent(turn) if self._hears(sid) and not turn.in_flight else None
         go = None
         if unsent and (first or not turn.open):
             if turn.tries and now < run.not_before:
@@ -195,8 +200,10 @@ class Replies(Lanes):
         lane.recorded_version = max(lane.recorded_version, version)
         self.store.mark_recorded(lane, upto)
         clock = self.clock(lane)
-        clock.record_after = clock.record_tries = 0
-        self.recording.discard(conversation_id)
+        if upto >= clock.record_upto:
+            # Only the answer to what was handed out last: else every repeated answer calls forth another Record.
+            clock.record_after = clock.record_tries = 0
+            self.recording.discard(conversation_id)
         self.open_next(now, lane)
 
     def release(self, now: int, *, turn_id: str, epoch: int, failed: bool) -> None:

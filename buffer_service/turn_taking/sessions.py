@@ -62,11 +62,12 @@ class Run:
 
 @dataclass(slots=True)
 class LaneClock:
-    """Timers of a lane that outlive its turns."""
+    """Timers of a lane that outlive its turns. `record_upto` is the end number of the last turn that was handed out."""
 
     composing: int | None = None
     record_after: int = 0
     record_tries: int = 0
+    record_upto: int = 0
 
 
 class Timers:

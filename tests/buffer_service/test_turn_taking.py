@@ -220,3 +220,72 @@ def test_a_sleeping_buffer_takes_nothing_away_when_it_wakes() -> None:
     desk.core.heartbeat(desk.now, 1)
     desk.later(2_000)
     assert desk.lane.turn.attempts == 0
+
+
+def test_repeated_answers_to_a_record_call_forth_one_more_and_not_one_each() -> None:
+    """Each answer handed the next turns out at once, also when it was the answer to an older copy: on a slow network
+    the copies doubled until the workers did nothing else."""
+    desk = Desk()
+    desk.store.record_batch = 2
+    desk.core.pause(desk.now, "a", "rpc")
+    for _ in range(12):
+        desk.write()
+    records = 0
+    for _ in range(40):
+        frames = [f for f in desk.frames() if isinstance(f, fr.Record)]
+        records += len(frames)
+        for frame in frames:
+            for _ in range(2):
+                for recorded in frame.turns:
+                    desk.core.recorded(
+                        desk.now, conversation_id="a", turn_id=recorded.turn.turn_id, version=recorded.turn.ended_no
+                    )
+                    desk.core.settle(desk.now)
+        desk.later(100)
+    assert desk.lane.unrecorded == 0
+    assert records <= 8, "12 turns, 2 in each, and one that went out with the first"
+
+
+def test_a_slow_worker_does_not_answer_a_turn_that_became_an_apology() -> None:
+    """Its lease had ended for the last time, the messages went into the dead letter, and the worker came back in time
+    to keep the turn: what it then generated was an answer to nothing."""
+    desk = Desk(Policy(max_attempts=1))
+    desk.write()
+    slow = desk.assigned()
+    desk.now += 3_100
+    desk.core.tick(desk.now)
+    desk.core.hello(desk.now, 2, worker="w", capacity=1, holding=[(slow.turn_id, slow.epoch)])
+    assert [f.turn_id for f in desk.frames() if isinstance(f, fr.Revoke)] == [slow.turn_id]
+    request = Commit(ask=9, turn_id=slow.turn_id, epoch=slow.epoch, revision=1, parts=("resposta",), last=True)
+    desk.core.commit(desk.now, 2, request)
+    [refused] = [f for f in desk.frames() if isinstance(f, fr.Committed)]
+    assert refused.refusal is fr.Reason.STALE_EPOCH
+    for _ in range(4):
+        desk.now += 500
+        desk.core.heartbeat(desk.now, 2)
+        desk.core.tick(desk.now)
+    apology = desk.assigned()
+    assert apology.kind is TurnKind.APOLOGY and not apology.kept
+
+
+def test_a_request_of_a_stream_that_is_no_more_burns_no_part() -> None:
+    """Late frames of a broken stream were answered into the void: the part counted as perhaps sent, was never sent
+    again, and the lead missed a bubble that nobody had tried to send."""
+    desk = Desk()
+    desk.write()
+    assign = desk.assigned()
+    desk.core.hello(desk.now, 2, worker="w", capacity=5, holding=[])
+    late = Commit(ask=1, turn_id=assign.turn_id, epoch=assign.epoch, revision=1, parts=("um",), last=True)
+    again = desk.assigned()
+    desk.core.commit(desk.now, 1, late)
+    assert desk.lane.turn and not desk.lane.turn.parts
+    desk.core.stream_lost(2)
+    current = Commit(ask=1, turn_id=again.turn_id, epoch=again.epoch, revision=1, parts=("um",), last=True)
+    desk.core.commit(desk.now, 2, current)
+    assert desk.lane.turn and not desk.lane.turn.parts
+    desk.core.hello(desk.now, 3, worker="w", capacity=5, holding=[(again.turn_id, again.epoch)])
+    desk.frames()
+    kept = Commit(ask=2, turn_id=again.turn_id, epoch=again.epoch + 1, revision=1, parts=("um",), last=True)
+    desk.core.commit(desk.now, 3, kept)
+    [committed] = [f for f in desk.frames() if isinstance(f, fr.Committed)]
+    assert committed.go

@@ -142,6 +142,7 @@ class Rig:
     provider: ProviderStandIn
     runner: TurnRunner
     services: Services
+    running: asyncio.Task[None]
     finished: list[Any] = field(default_factory=list)
 
     async def write(self, words: str, message_id: str = "") -> pb.EventResult:
@@ -190,7 +191,7 @@ async def rig(tmp_path: Path, **environ: str) -> AsyncIterator[Rig]:
         )
         running = asyncio.create_task(runner.run())
         try:
-            yield Rig(agent, context, provider, runner, services, finished)
+            yield Rig(agent, context, provider, runner, services, running, finished)
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)

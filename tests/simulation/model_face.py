@@ -237,7 +237,7 @@ class Core:
     def __init__(self, durable: Durable, now: int, cfg: dict[str, Any], log: Callable[..., None]) -> None:
         self.d, self.log = durable, log
         durable.reopen()
-        policy = Policy(strategy=Strategy(cfg["strategy"]), max_messages=8, hold=cfg.get("hold", 400))
+        policy = Policy(strategy=Strategy(cfg["strategy"]), **{"max_messages": 8, **cfg.get("policy", {})})
         self.core = cfg.get("core", Witnessed)(store=durable.store, policy=policy, read_cue=any_cue)
         self.core.log = log
         with durable.step():
