@@ -1,6 +1,6 @@
 """The SQLite schema, by version. A migration is a script that lifts a file by one version; they are never edited."""
 
-VERSION = 1
+VERSION = 2
 
 MIGRATIONS: dict[int, str] = {
     1: """
@@ -62,4 +62,5 @@ CREATE TABLE quarantine (
   reason TEXT NOT NULL, body BLOB NOT NULL, created_at INTEGER NOT NULL
 );
 """,
+    2: "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
 }
