@@ -52,14 +52,17 @@ def unmark_file(path: Path) -> None:
         db.close()
 
 
-def progress(path: Path) -> tuple[int, ...]:
-    """Numbers that rise with every message, turn and attempt to send, of a file that nobody has open: where two files
-    agree, nothing was accepted or said between them."""
+def moved_on(before: Path, after: Path) -> bool:
+    """Whether something was accepted or said between these states of a file, which nobody may have open."""
+    return any(now > then for then, now in zip(_progress(before), _progress(after), strict=True))
+
+
+def _progress(path: Path) -> tuple[int, ...]:
     db = apsw.Connection(str(path))
     try:
         found: list[tuple[Any, ...]] = db.execute(
-            "SELECT (SELECT count(*) FROM message), (SELECT ifnull(max(sequence), 0) FROM message), "
-            "(SELECT ifnull(max(number), 0) FROM turn), (SELECT ifnull(sum(attempt_no), 0) FROM turn)"
+            "SELECT (SELECT ifnull(max(sequence), 0) FROM message), (SELECT ifnull(max(closed_at), 0) FROM part), "
+            "(SELECT count(*) FROM part WHERE state = 2)"
         ).fetchall()
         return found[0]
     finally:

@@ -219,13 +219,18 @@ async def test_an_unmarked_copy_goes_on_where_it_was(tmp_path: Path) -> None:
         await stub.Backup(pb.BackupRequest(name="one"), timeout=10)
     restored = restore(tmp_path, "one", tmp_path / "restored")
     copies.unmark_file(restored / "buffer.db")
-    assert copies.progress(restored / "buffer.db") == copies.progress(tmp_path / "buffer.db")
+    assert not copies.moved_on(tmp_path / "buffer.db", restored / "buffer.db")
     async with buffer(restored) as stub:
         assert (await lane(stub, result.conversation_id)).state == pb.LANE_STATE_WAITING
         worker = Worker(stub)
         await worker.hello()
-        await worker.answer(await worker.assigned(), "Olá!")
-    assert copies.progress(restored / "buffer.db") != copies.progress(tmp_path / "buffer.db")
+        committed = await worker.commit(await worker.assigned(), "Olá!")
+        assert committed.HasField("go")
+    assert copies.moved_on(tmp_path / "buffer.db", restored / "buffer.db")
+    async with buffer(tmp_path) as stub:
+        await enqueue(stub, message("m2"))
+    shutil.copy(tmp_path / "backups" / "one" / "buffer.db", tmp_path / "before.db")
+    assert copies.moved_on(tmp_path / "before.db", tmp_path / "buffer.db")
 
 
 async def test_a_file_of_the_version_before_is_lifted(tmp_path: Path) -> None:
