@@ -113,9 +113,8 @@ class Upgrade:
         try:
             folder = self._quiet_copy(standby)
             self._supervisor.stop()
-            standby.close()
             _say("Starting the new version ...")
-            if restore.start() != 0:
+            if self._start(standby) != 0:
                 self._go_back(folder)
         finally:
             standby.close()
@@ -124,6 +123,14 @@ class Upgrade:
             f"({standby.answered} were told to come again).\nThe data as they were: {folder}\n"
             "They are personal data: delete them when you are content."
         )
+
+    def _start(self, standby: Standby) -> int:
+        """`make up`; the stand-in leaves when ingress begins to start, which needs the address a second later."""
+        with subprocess.Popen([sys.executable, "-m", "deploy.up"]) as up:
+            while up.poll() is None and not self._supervisor.is_running():
+                time.sleep(0.02)
+            standby.close()
+            return up.wait()
 
     def _quiet_copy(self, standby: Standby) -> Path:
         try:

@@ -20,6 +20,8 @@ from typing import Any
 import apsw
 import pytest
 
+from agentic_sdr.buffer.v1 import buffer_service_pb2
+from agentic_sdr.common.v1 import backup_pb2
 from buffer_service.store.sqlite import SqliteStore
 from context_service.store import schema
 from deploy import backup, manifest, restore, upgrade
@@ -213,6 +215,48 @@ def test_there_may_be_nothing_to_keep(settings: SystemSettings, made: Path) -> N
         path.unlink()
     assert restore.put_in_place(settings, made, restore.checked(made), restore.places()) is None
     SqliteStore(settings.data_dir / "buffer.db").close()
+
+
+# ---- making one
+
+
+def test_the_context_is_copied_after_the_buffer_and_half_a_backup_is_none(
+    settings: SystemSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the buffer's copy may call a turn recorded that the context's copy lacks."""
+    asked: list[str] = []
+
+    def ask(program: str, *_: object) -> buffer_service_pb2.BackupResponse:
+        asked.append(program)
+        folder = settings.data_dir / "backups" / "one"
+        folder.mkdir(parents=True, exist_ok=True)
+        if program == "context_service":
+            raise BackupError("no room")
+        (folder / "buffer.db").write_bytes(b"personal data")
+        return buffer_service_pb2.BackupResponse()
+
+    monkeypatch.setattr(backup, "_ask", ask)
+    with pytest.raises(BackupError, match="no room"):
+        backup.make(settings, "one")
+    assert asked == ["buffer_service", "context_service"]
+    assert not list((settings.data_dir / "backups").iterdir())
+
+
+def test_services_that_keep_their_data_elsewhere_are_noticed(
+    settings: SystemSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copied = backup_pb2.StoreCopy(file_name="buffer.db")
+    monkeypatch.setattr(backup, "_ask", lambda *_: buffer_service_pb2.BackupResponse(copy=copied))
+    with pytest.raises(BackupError, match="keep their data elsewhere"):
+        backup.make(settings, "one")
+
+
+def test_a_name_is_used_once(settings: SystemSettings, made: Path) -> None:
+    with pytest.raises(BackupError, match="is there already"):
+        backup.make(settings, "one")
+    assert (made / manifest.FILE).exists()
+    with pytest.raises(BackupError, match="no plain name"):
+        backup.make(settings, "backups/two")
 
 
 # ---- keeping some

@@ -7,7 +7,6 @@ import contextlib
 import json
 import subprocess
 import sys
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -161,13 +160,11 @@ async def test_nothing_is_lost_or_said_twice_across_an_upgrade_under_load(short_
         system.git("branch", "old")
         new = system.commit("migrates", MIGRATES)
         system.git("checkout", "-q", "old")
-        began = time.monotonic()
         async with Load(system, leads=4) as load:
             await asyncio.sleep(1)
             done = await system.tool("upgrade", "--ref", new)
             await asyncio.sleep(1)
         assert done.code == 0, done.out + done.err
-        assert time.monotonic() - began < 40
         assert (503, "5") in load.refused
         await all_answered_once(system, load)
         [folder] = (system.directory / "backups").iterdir()
@@ -196,7 +193,7 @@ async def test_a_version_that_does_not_work_changes_nothing(short_tmp: Path) -> 
 
 async def test_a_version_that_fails_on_the_real_data_goes_back_and_forgets_nothing(short_tmp: Path) -> None:
     """Turns were open when the stores were copied; the old version answers them in the end."""
-    async with managed(short_tmp, SDR_AGENT_PLAYBOOK_DELAY_MS="6000") as system:
+    async with managed(short_tmp, SDR_AGENT_PLAYBOOK_DELAY_MS="5000") as system:
         real = "'rehearsal' not in os.environ.get('SDR_DATA_DIR', '')"
         broken = system.commit("broken", MIGRATES + BREAKS.format(program="ingress", where=real))
         system.git("checkout", "-q", "HEAD~1")
