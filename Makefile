@@ -45,7 +45,7 @@ chat: $(VENV)/.installed ## talk to the running system in the terminal, without 
 
 .PHONY: backup
 backup: ## copy the data while everything runs (KEEP=N: delete all but the N latest copies)
-	@$(call running,backup) $(if $(KEEP),--keep '$(KEEP)') $(if $(NAME),--name '$(NAME)')
+	@$(call running,backup) $(if $(KEEP),--keep '$(KEEP)')
 
 .PHONY: restore
 restore: $(VENV)/.installed ## put a copy in the place of the data (FROM=backups/NAME, STOP=yes: stop what runs first)

@@ -44,13 +44,16 @@ def main() -> int:
         print("Which one? make restore FROM=backups/NAME", file=sys.stderr)
         return 2
     settings = settings_of.strictly()
+    stopped = False
     try:
         folder = manifests.folder_of(settings.data_dir, given.source)
         manifest = checked(folder)
-        _stop(Supervisor(settings.data_dir), allowed=given.stop == "yes")
+        stopped = _stop(Supervisor(settings.data_dir), allowed=given.stop == "yes")
         kept = put_in_place(settings, folder, manifest, places())
     except (BackupError, SupervisionError) as error:
         print(error, file=sys.stderr)
+        if stopped:
+            print("The system was stopped for it, and its data are as before: make up", file=sys.stderr)
         return 1
     print(f"Restored   {folder}, made {manifest.created} by version {manifest.version}")
     if kept is not None:
@@ -125,9 +128,10 @@ def start() -> int:
     return subprocess.run([sys.executable, "-m", "deploy.up"], check=False).returncode
 
 
-def _stop(supervisor: Supervisor, *, allowed: bool) -> None:
+def _stop(supervisor: Supervisor, *, allowed: bool) -> bool:
+    """Whether it ran."""
     if not supervisor.is_running():
-        return
+        return False
     if not allowed:
         raise BackupError(
             "The system runs. Its data are replaced only when it does not: make down first, "
@@ -135,6 +139,7 @@ def _stop(supervisor: Supervisor, *, allowed: bool) -> None:
         )
     print("Finishing what is under way, and stopping ...")
     supervisor.stop()
+    return True
 
 
 def _bring(source: Path, target: Path) -> Path:

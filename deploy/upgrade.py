@@ -22,9 +22,10 @@ from deploy import settings as settings_of
 from deploy.manifest import BackupError
 from deploy.settings import SystemSettings
 from deploy.standby import Standby
-from deploy.supervision import SupervisionError, Supervisor, programs
+from deploy.supervision import SupervisionError, Supervisor
 
 _INGRESS = "ingress"
+_COPIED = ("buffer_service", "context_service")
 
 
 class UpgradeError(Exception):
@@ -70,10 +71,11 @@ class Upgrade:
 
     def check(self) -> None:
         """Refuse what cannot end well. Raises UpgradeError."""
-        down = [name for name in programs() if not probe.health(self.settings, name).startswith("ready")]
-        if not self._supervisor.is_running() or down:
-            what = f"{', '.join(down)} is not ready" if self._supervisor.is_running() else "nothing runs"
-            raise UpgradeError(f"An upgrade starts from a system that runs, and {what}: make up, make status.")
+        if not self._supervisor.is_running():
+            raise UpgradeError("An upgrade starts from a system that runs, and nothing runs: make up")
+        down = [name for name in _COPIED if probe.health(self.settings, name) != "ready"]
+        if down:
+            raise UpgradeError(f"{' and '.join(down)} cannot be copied: not ready. make status, make logs.")
         self.before = version.remembered(self.settings.data_dir) or version.current()
         if not self.ref:
             return
@@ -193,9 +195,10 @@ class Upgrade:
             raise UpgradeError("What the new version needs cannot be installed.")
 
     def _give_code_back(self) -> None:
-        if self.ref and self.branch:
-            version.git("checkout", "--quiet", self.branch)
-            _run(self.install)
+        if not (self.ref and self.branch):
+            return
+        if version.git("checkout", "--quiet", self.branch) is None or _run(self.install) != 0:
+            _say(f"The old code did not come back by itself: git checkout {self.branch} && make up")
 
     def _advice(self) -> str:
         if self.ref:

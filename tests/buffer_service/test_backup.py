@@ -158,14 +158,21 @@ async def test_what_a_copy_holds_open_goes_to_a_human_and_is_never_answered(tmp_
         [done] = await enqueue(stub, message("d1", contact=person(3)))
         third = await worker.assigned()
         await worker.answer(third, "Olá!")
+        [collecting] = await enqueue(stub, message("c1", contact=person(4)))
+        fourth = await worker.assigned()
+        await enqueue(stub, message("c2", contact=person(4)))
+        await worker.answer(fourth, "Olá!")
         await stub.Backup(pb.BackupRequest(name="one"), timeout=10)
         assert other.turn_id == waiting.turn_id
     async with buffer(restore(tmp_path, "one", tmp_path / "restored")) as stub:
         worker = Worker(stub)
         await worker.hello()
-        for conversation_id, messages in ((sending.conversation_id, ["m1", "m2"]), (waiting.conversation_id, ["n1"])):
-            record = (await worker.read("record")).record
-            assert record.conversation_id in (sending.conversation_id, waiting.conversation_id)
+        for conversation_id, messages in (
+            (sending.conversation_id, ["m1", "m2"]),
+            (waiting.conversation_id, ["n1"]),
+            (collecting.conversation_id, ["c1", "c2"]),
+        ):
+            await worker.read("record")
             found = await lane(stub, conversation_id)
             assert (found.state, found.pause.reason, found.needs_human) == (pb.LANE_STATE_PAUSED, "restored", True)
             assert not found.HasField("turn") and not found.pending
@@ -179,7 +186,9 @@ async def test_what_a_copy_holds_open_goes_to_a_human_and_is_never_answered(tmp_
         assert (await enqueue(stub, message("m1")))[0].outcome == pb.EventResult.OUTCOME_DUPLICATE
 
 
-async def test_a_human_gets_both_halves_of_a_merged_conversation(tmp_path: Path) -> None:
+@pytest.mark.parametrize("merging", ["m1", "m3"])
+async def test_a_human_gets_both_halves_of_a_merged_conversation(tmp_path: Path, merging: str) -> None:
+    """Also when the older half has nothing to do itself."""
     both = message_pb2.Contact(contact=CONTACT.contact, aliases=[*CONTACT.aliases, "lid:100"])
     async with buffer(tmp_path) as stub:
         worker = Worker(stub)
@@ -190,9 +199,9 @@ async def test_a_human_gets_both_halves_of_a_merged_conversation(tmp_path: Path)
         await enqueue(stub, message("m2", contact=LID))
         younger = await worker.assigned()
         await worker.commit(younger, "um")
-        await enqueue(stub, message("m3", contact=both))
+        await enqueue(stub, message(merging, contact=both))
         answer = await stub.Backup(pb.BackupRequest(name="one"), timeout=10)
-        assert (answer.open_turns, answer.pending_messages) == (1, 1)
+        assert (answer.open_turns, answer.pending_messages) == (1, merging == "m3")
     async with buffer(restore(tmp_path, "one", tmp_path / "restored")) as stub:
         found = await lane(stub, older.conversation_id)
         assert (found.state, found.pause.reason, found.needs_human) == (pb.LANE_STATE_PAUSED, "restored", True)

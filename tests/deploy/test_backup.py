@@ -109,6 +109,7 @@ def test_anything_else_is_refused(given: str) -> None:
 # ---- what is refused, in clear sentences and by exit code
 
 
+@pytest.mark.slow
 def test_bad_wishes_are_refused_before_anything_is_touched(settings: SystemSettings, made: Path) -> None:
     present = {path.name: path.read_bytes() for path in settings.data_dir.glob("*.db")}
     unfinished = settings.data_dir / "backups" / "unfinished"
@@ -166,6 +167,7 @@ def test_a_store_that_somebody_has_open_is_left_alone(settings: SystemSettings, 
     assert not list(settings.data_dir.glob("replaced-*"))
 
 
+@pytest.mark.slow
 def test_nothing_runs_so_nothing_is_backed_up(settings: SystemSettings) -> None:
     done = tool(settings, "backup")
     assert done.returncode == 1
