@@ -19,7 +19,7 @@ from buffer_service.app import BufferApp
 from buffer_service.store import copies
 from service_kit import backups, errors
 from service_kit.testing import in_process
-from tests.buffer_service.test_service import CONTACT, Worker, buffer, enqueue, lane, message, settings
+from tests.buffer_service.test_service import CONTACT, SCOPE, Worker, buffer, echo, enqueue, lane, message, settings
 
 LID = message_pb2.Contact(contact="lid:100", aliases=["lid:100"], address="100@lid")
 
@@ -186,9 +186,9 @@ async def test_what_a_copy_holds_open_goes_to_a_human_and_is_never_answered(tmp_
         assert (await enqueue(stub, message("m1")))[0].outcome == pb.EventResult.OUTCOME_DUPLICATE
 
 
-@pytest.mark.parametrize("merging", ["m1", "m3"])
-async def test_a_human_gets_both_halves_of_a_merged_conversation(tmp_path: Path, merging: str) -> None:
-    """Also when the older half has nothing to do itself."""
+@pytest.mark.parametrize("waits", [True, False])
+async def test_a_human_gets_both_halves_of_a_merged_conversation(tmp_path: Path, waits: bool) -> None:
+    """Also when nothing waits in the older half: it is the one that people look at."""
     both = message_pb2.Contact(contact=CONTACT.contact, aliases=[*CONTACT.aliases, "lid:100"])
     async with buffer(tmp_path) as stub:
         worker = Worker(stub)
@@ -199,15 +199,19 @@ async def test_a_human_gets_both_halves_of_a_merged_conversation(tmp_path: Path,
         await enqueue(stub, message("m2", contact=LID))
         younger = await worker.assigned()
         await worker.commit(younger, "um")
-        await enqueue(stub, message(merging, contact=both))
+        if waits:
+            await enqueue(stub, message("m3", contact=both))
+        else:
+            echoed = echo("p1", "um")
+            await enqueue(stub, pb.Event(scope=SCOPE, contact=both, echo=echoed.echo))
         answer = await stub.Backup(pb.BackupRequest(name="one"), timeout=10)
-        assert (answer.open_turns, answer.pending_messages) == (1, merging == "m3")
+        assert (answer.open_turns, answer.pending_messages) == (1, waits)
     async with buffer(restore(tmp_path, "one", tmp_path / "restored")) as stub:
         found = await lane(stub, older.conversation_id)
         assert (found.state, found.pause.reason, found.needs_human) == (pb.LANE_STATE_PAUSED, "restored", True)
         assert not found.HasField("turn") and not found.pending
         stats = await stub.GetStats(pb.GetStatsRequest(), timeout=5)
-        assert (stats.waiting_turns, stats.pending_messages, stats.unknown_parts) == (0, 0, 1)
+        assert (stats.waiting_turns, stats.pending_messages, stats.unknown_parts) == (0, 0, waits)
 
 
 async def test_the_mark_is_gone_after_the_first_start(tmp_path: Path) -> None:
