@@ -22,7 +22,7 @@ from agentic_sdr.context.v1 import context_service_pb2 as context_pb
 from tests.stand_ins.evolution_server import EvolutionServer
 from tests.system.harness import SERVICES, System, new_contact, quiet, webhook
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
 # A new version of the code: the interpreter of every process imports this first.
 MIGRATES = """
@@ -31,9 +31,14 @@ schema.VERSION += 1
 schema.MIGRATIONS[schema.VERSION] = "CREATE TABLE novelty (x)"
 """
 BREAKS = """
-import os, sys
+import os, socket, sys, time
 if {program!r} in sys.orig_argv and {where}:
-    print("{program} could not start: it is broken")
+    # When the stores are migrated: else there is nothing to go back from.
+    host, port = os.environ["SDR_BUFFER_ADDRESS"].split(":")
+    while socket.socket().connect_ex((host, int(port))):
+        time.sleep(0.1)
+    # `make up` gives up after three of them.
+    print("{program} could not start: it is broken\\n" * 3, end="", flush=True)
     os._exit(3)
 """
 
