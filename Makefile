@@ -43,6 +43,18 @@ logs: ## follow the logs (SERVICE=ingress: only that one)
 chat: $(VENV)/.installed ## talk to the running system in the terminal, without a provider
 	@$(PY) -m ingress.chat $(ARGS)
 
+.PHONY: backup
+backup: ## copy the data while everything runs (KEEP=N: delete all but the N latest copies)
+	@$(call running,backup) $(if $(KEEP),--keep '$(KEEP)')
+
+.PHONY: restore
+restore: $(VENV)/.installed ## put a copy in the place of the data (FROM=backups/NAME, STOP=yes: stop what runs first)
+	@$(PY) -m deploy.restore $(if $(FROM),--from '$(FROM)') $(if $(STOP),--stop '$(STOP)')
+
+.PHONY: upgrade
+upgrade: doctor ## change to the code on disk without losing a message (REF=v1.2: check that out first)
+	@$(call running,upgrade) --install '$(MAKE) --no-print-directory $(VENV)/.installed' $(if $(REF),--ref '$(REF)')
+
 .PHONY: doctor
 doctor: ## list everything that is missing on this machine
 	@command -v $(PYTHON) >/dev/null 2>&1 || { \
@@ -105,6 +117,10 @@ help: ## this list
 # Runs deploy/$(1).py; without an environment nothing can be running.
 deployed = [ -x $(PY) ] && [ -e $(VENV)/.installed ] || \
 	{ echo "Nothing is set up here yet, so nothing runs: make up"; exit 0; }; exec $(PY) -m deploy.$(1)
+
+# The same for what fails then: whoever relies on it has to know.
+running = [ -x $(PY) ] || { echo "Nothing is set up here yet, so nothing runs: make up" >&2; exit 1; }; \
+	exec $(PY) -m deploy.$(1)
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv --clear $(VENV)

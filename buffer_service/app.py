@@ -14,6 +14,7 @@ from buffer_service.people import People
 from buffer_service.service import BufferService
 from buffer_service.settings import BufferSettings
 from buffer_service.store.sqlite import SqliteStore
+from service_kit.backups import Backups
 from service_kit.clock import Clock, SystemClock
 
 SERVICE_NAME = buffer_service_pb2.DESCRIPTOR.services_by_name["BufferService"].full_name
@@ -51,7 +52,12 @@ class BufferApp:
             free_disk=self._settings.min_free_disk_bytes,
         )
         self._inbox = Inbox(store=store, turns=turns, limits=limits)
-        self._servicer.attach(engine=self._engine, inbox=self._inbox, people=People(store=store, turns=turns))
+        self._servicer.attach(
+            engine=self._engine,
+            inbox=self._inbox,
+            people=People(store=store, turns=turns),
+            backups=Backups(data_dir=self._settings.data_dir, file_name="buffer.db"),
+        )
 
     def register(self, server: grpc.aio.Server) -> Sequence[str]:
         """Adds the servicer."""

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from buffer_service.store import copies
 from buffer_service.store.sqlite import SqliteStore
 from buffer_service.turn_taking import Policy, TurnTaking
 from buffer_service.turn_taking.frames import Frame
@@ -36,6 +37,10 @@ class _Command:
     future: asyncio.Future[Any] | None
     result: Any = None
     error: BaseException | None = None
+
+
+class _Aside(_Command):
+    """Done between two commits; `work` takes no notice of the time."""
 
 
 class Engine:
@@ -85,6 +90,15 @@ class Engine:
         self._commands.put(_Command(work, future))
         return await future
 
+    async def outside(self, work: Callable[[SqliteStore], T]) -> T:
+        """Does `work(store)` between two commits, outside of any transaction; everybody waits for it. Raises what it
+        raises, and UNAVAILABLE when the engine has stopped."""
+        if not self.alive:
+            raise Unavailable(component="store")
+        future: asyncio.Future[T] = self._loop.create_future()
+        self._commands.put(_Aside(lambda now: work(self.store), future))
+        return await future
+
     def post(self, work: Callable[[int], object]) -> None:
         """Like call, without an answer."""
         self._commands.put(_Command(work, None))
@@ -126,7 +140,13 @@ class Engine:
     def _restore(self) -> None:
         with self.store.transaction(), self.store.step():
             lanes = [self.store.lane(name) for name in self.store.live_lanes()]
-            self.turns.restore(self._clock.now_ms(), lanes)
+            backup = copies.mark_of(self.store.db)
+            if backup is None:
+                self.turns.restore(self._clock.now_ms(), lanes)
+            else:
+                handed = self.turns.hand_over(self._clock.now_ms(), lanes, reason="restored")
+                copies.unmark(self.store.db)
+                _log.warning("backup_restored", backup=backup, handed_to_human=handed)
             self.turns.take_frames()
 
     def _turn_of_the_crank(self) -> bool:
@@ -134,7 +154,8 @@ class Engine:
         self._in_hand = group
         if group:
             self._last_command = self._clock.now_ms()
-        self._commit(group)
+        self._commit([c for c in group if not isinstance(c, _Aside)])
+        self._do_asides([c for c in group if isinstance(c, _Aside)])
         return going_on
 
     def _collect(self) -> tuple[list[_Command], bool]:
@@ -173,6 +194,15 @@ class Engine:
         frames = self.turns.take_frames()
         if group or frames:
             self._loop.call_soon_threadsafe(self._answer, group, frames)
+
+    def _do_asides(self, asides: list[_Command]) -> None:
+        for command in asides:
+            try:
+                command.result = command.work(self._clock.now_ms())
+            except Exception as error:
+                command.error = error
+        if asides:
+            self._loop.call_soon_threadsafe(self._answer, asides, [])
 
     def _do(self, command: _Command) -> None:
         if command.future is not None and command.future.cancelled():

@@ -17,10 +17,12 @@ from buffer_service import history, validation, wire
 from buffer_service.engine import Engine
 from buffer_service.inbox import Inbox
 from buffer_service.people import People
+from buffer_service.store import copies
 from buffer_service.turn_taking import TurnTaking
 from buffer_service.turn_taking.entities import SendOutcome
 from buffer_service.turn_taking.frames import Frame
 from service_kit import logs
+from service_kit.backups import Backups
 from service_kit.errors import InvalidArgument, ProtocolError, ServiceError
 from service_kit.together import add_waiting
 
@@ -37,10 +39,11 @@ class BufferService(buffer_service_pb2_grpc.BufferServiceServicer):
         self._engine: Engine
         self._inbox: Inbox
         self._people: People
+        self._backups: Backups
 
-    def attach(self, *, engine: Engine, inbox: Inbox, people: People) -> None:
+    def attach(self, *, engine: Engine, inbox: Inbox, people: People, backups: Backups) -> None:
         """Gives the service what it talks to; called once, before it is registered."""
-        self._engine, self._inbox, self._people = engine, inbox, people
+        self._engine, self._inbox, self._people, self._backups = engine, inbox, people, backups
 
     # ---- messages
 
@@ -168,6 +171,7 @@ class BufferService(buffer_service_pb2_grpc.BufferServiceServicer):
 
     async def drain(self) -> None:
         """Tells every worker that the buffer stops, and ends the streams."""
+        self._backups.stop()
         with contextlib.suppress(ServiceError):  # a dead engine can tell nobody; the streams end all the same
             await self._engine.call(lambda now: self._turns.drain())
         for sid in list(self._streams):
@@ -218,6 +222,15 @@ class BufferService(buffer_service_pb2_grpc.BufferServiceServicer):
     async def GetStats(self, request: pb.GetStatsRequest, context: Context) -> pb.GetStatsResponse:
         last = self._inbox.last_event_at
         return await self._engine.call(lambda now: self._people.stats(now, request.tenant, last))
+
+    async def Backup(self, request: pb.BackupRequest, context: Context) -> pb.BackupResponse:
+        copied, unfinished = await self._backups.make(
+            request.name,
+            owner=lambda work: self._engine.outside(lambda store: work(store.db)),
+            seal=lambda db: copies.seal(db, request.name),
+        )
+        workers = await self._engine.call(lambda now: sum(s.connected for s in self._turns.sessions.values()))
+        return wire.backup_to_pb(copied, unfinished, workers)
 
 
 async def _first_frame(frames: AsyncIterator[pb.RunTurnsRequest]) -> pb.Hello:

@@ -6,11 +6,13 @@ from collections.abc import Iterable
 
 from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
 from agentic_sdr.common.v1 import error_reason_pb2, message_pb2, turn_pb2
+from buffer_service.store.copies import Unfinished
 from buffer_service.store.sqlite import DeadLetter
 from buffer_service.turn_taking import frames as fr
 from buffer_service.turn_taking.assignment import in_order, who
 from buffer_service.turn_taking.entities import InboxMessage, Lane, Part, Scope, Turn
 from buffer_service.turn_taking.sessions import Commit
+from service_kit.backups import Copied
 from service_kit.durations import ms_to_duration, ms_to_timestamp
 
 REFUSALS = {
@@ -244,3 +246,14 @@ def dead_letter_to_pb(letter: DeadLetter, messages: Iterable[InboxMessage]) -> p
     if letter.replayed_at:
         out.replay_time.CopyFrom(ms_to_timestamp(letter.replayed_at))
     return out
+
+
+def backup_to_pb(copied: Copied, unfinished: Unfinished, workers: int) -> pb.BackupResponse:
+    """A copy of the store."""
+    return pb.BackupResponse(
+        copy=copied.to_pb(),
+        open_turns=unfinished.open_turns,
+        pending_messages=unfinished.pending_messages,
+        unrecorded_turns=unfinished.unrecorded_turns,
+        workers=workers,
+    )

@@ -9,6 +9,7 @@ from context_service.lookups import ContextLoader
 from context_service.service import ContextServicer
 from context_service.settings import ContextSettings
 from context_service.store.sqlite import SqliteStore
+from service_kit.backups import Backups
 from service_kit.clock import Clock, SystemClock
 
 SERVICE_NAME = context_service_pb2.DESCRIPTOR.services_by_name["ContextService"].full_name
@@ -21,6 +22,7 @@ class ContextApp:
         clock = clock or SystemClock()
         self._store = SqliteStore(path=settings.sqlite_path(), clock=clock)
         self._loader = ContextLoader(store=self._store, clock=clock)
+        self._backups = Backups(data_dir=settings.data_dir, file_name="context.db")
 
     async def open(self) -> None:
         """Open the store. Raises ConfigurationError."""
@@ -28,7 +30,7 @@ class ContextApp:
 
     def register(self, server: grpc.aio.Server) -> Sequence[str]:
         """Add the servicer."""
-        servicer = ContextServicer(store=self._store, loader=self._loader)
+        servicer = ContextServicer(store=self._store, loader=self._loader, backups=self._backups)
         context_service_pb2_grpc.add_ContextServiceServicer_to_server(servicer, server)
         return (SERVICE_NAME,)
 
@@ -38,7 +40,8 @@ class ContextApp:
         return True
 
     async def drain(self) -> None:
-        """There are no long streams."""
+        """There are no long streams; a copy that is being made is given up."""
+        self._backups.stop()
 
     async def close(self) -> None:
         """Lookups first, then the store that they use."""

@@ -11,6 +11,7 @@ from context_service import decode, encode, export, fields
 from context_service.lookups import ContextLoader
 from context_service.paging import Pager
 from context_service.store import ContextStore, LeadFilter
+from service_kit.backups import Backups
 from service_kit.errors import InvalidArgument
 
 Call = grpc.aio.ServicerContext[Any, Any]
@@ -22,9 +23,10 @@ _MAX_FORGOTTEN = 1000
 class ContextServicer(pb_grpc.ContextServiceServicer):
     """Implements `agentic_sdr.context.v1.ContextService`; the contract is in the proto."""
 
-    def __init__(self, *, store: ContextStore, loader: ContextLoader) -> None:
+    def __init__(self, *, store: ContextStore, loader: ContextLoader, backups: Backups) -> None:
         self._store = store
         self._loader = loader
+        self._backups = backups
 
     async def LoadContext(self, request: pb.LoadContextRequest, context: Call) -> pb.LoadContextResponse:
         loaded = await self._loader.load(decode.context_query(request), request.min_version)
@@ -123,3 +125,7 @@ class ContextServicer(pb_grpc.ContextServiceServicer):
         return pb.ForgetContactResponse(
             leads=erased.leads, conversations=erased.conversations, messages=erased.messages
         )
+
+    async def Backup(self, request: pb.BackupRequest, context: Call) -> pb.BackupResponse:
+        copied = await self._store.back_up(self._backups, request.name)
+        return pb.BackupResponse(copy=copied.to_pb())

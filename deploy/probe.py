@@ -15,7 +15,7 @@ from deploy.settings import SystemSettings
 
 _TIMEOUT_S = 2.0
 # A proxy of the environment is for the outside world.
-_CHANNEL_OPTIONS = (("grpc.enable_http_proxy", 0),)
+CHANNEL_OPTIONS = (("grpc.enable_http_proxy", 0),)
 _OPENER = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 _WILDCARDS = {"0.0.0.0": "127.0.0.1", "": "127.0.0.1", "[::]": "[::1]", "*": "127.0.0.1"}
 T = TypeVar("T")
@@ -91,7 +91,7 @@ def _check_health(channel: grpc.Channel) -> int:
 
 
 def _ask(address: str, question: Callable[[grpc.Channel], T]) -> T | None:
-    with grpc.insecure_channel(reachable(address), options=_CHANNEL_OPTIONS) as channel:
+    with grpc.insecure_channel(reachable(address), options=CHANNEL_OPTIONS) as channel:
         try:
             return question(channel)
         except grpc.RpcError:

@@ -104,6 +104,16 @@ class Supervisor:
                     self._call(verb, name, verb == "stopProcess")
         return waiting
 
+    def stop_program(self, name: str) -> None:
+        """Let one program drain and stop; returns when it is gone."""
+        with suppress(xmlrpc.client.Fault):  # It does not run.
+            self._call("stopProcess", name)
+
+    def start_program(self, name: str) -> None:
+        """Start one program."""
+        with suppress(xmlrpc.client.Fault):  # It runs.
+            self._call("startProcess", name, False)
+
     def _call(self, method: str, *arguments: Any) -> Any:
         proxy = xmlrpc.client.ServerProxy(
             "http://localhost",

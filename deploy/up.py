@@ -13,7 +13,7 @@ from pathlib import Path
 from dotenv import dotenv_values
 
 from deploy import settings as settings_of
-from deploy import wait, welcome
+from deploy import version, wait, welcome
 from deploy.supervision import CONFIG_FILE, SupervisionError, Supervisor, programs
 from service_kit.settings import FOREIGN_PREFIXES, OWN_PREFIX
 
@@ -65,6 +65,7 @@ def _bring_up(supervisor: Supervisor) -> dict[str, int]:
     supervisor.start(os.environ)
     file.write_text(json.dumps(now, indent=1), encoding="utf-8")
     file.chmod(0o600)
+    version.remember(supervisor.data_dir)
     return since
 
 

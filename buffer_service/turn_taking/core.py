@@ -40,6 +40,24 @@ class TurnTaking(Replies):
             self.open_next(now, self.lane(lane.conversation_id))
         self.settle(now)
 
+    def hand_over(self, now: int, lanes: Iterable[Lane], *, reason: str) -> int:
+        """Takes up a copy of a store: what it holds open may have been answered since, so a human looks at it and the
+        agent never does. The number of conversations."""
+        held = list(lanes)
+        people = dict.fromkeys(self.lane(h.conversation_id).conversation_id for h in held if h.turn or h.pending)
+        for lane in held:
+            if lane.turn:
+                self.runs[lane.turn.turn_id] = Run(conversation_id=lane.conversation_id, given=True)
+                if lane.turn.in_flight:
+                    self.close_part(now, lane, lane.turn, lane.turn.in_flight, SendOutcome.UNKNOWN)
+        for name in people:
+            lane = self.lane(name)
+            self.judge_echoes(now, lane)
+            self.pause_lane(now, lane, reason)
+            lane.needs_human = True
+        self.restore(now, held)
+        return len(people)
+
     def resync(self, now: int, conversation_ids: Iterable[str]) -> None:
         """After a step that was rolled back: the volatile side of these lanes follows the store again."""
         lane: Lane | None

@@ -19,6 +19,7 @@ from context_service.domain import (
     Recorded,
     TurnRecord,
 )
+from service_kit.backups import Backups, Copied
 
 T = TypeVar("T")
 
@@ -133,6 +134,13 @@ class ContextStore(Protocol):
         """Erase the person with this alias and those of the conversations, and leave tombstones for the conversations.
 
         When it returns, nothing of them is left in the store's files. A repeat finds nothing and does no harm.
+        """
+        ...
+
+    async def back_up(self, backups: Backups, name: str) -> Copied:
+        """Copy everything that is committed, while others go on.
+
+        Errors: InvalidArgument; WrongState when the name is taken or a copy is being made.
         """
         ...
 

@@ -29,6 +29,7 @@ from context_service.store import (
     turn_writes,
 )
 from context_service.store.writer import DatabaseThread
+from service_kit.backups import Backups, Copied
 from service_kit.clock import Clock
 from service_kit.errors import NotFound
 
@@ -91,6 +92,10 @@ class SqliteStore:
         # Also when nothing was found: the call before may have been cut off here.
         await self._thread.maintain(erase.scrub)
         return erased
+
+    async def back_up(self, backups: Backups, name: str) -> Copied:
+        copied, _ = await backups.make(name, owner=self._thread.maintain, seal=lambda copy: None)
+        return copied
 
     async def ping(self) -> None:
         await self._thread.read(lambda db: db.execute("SELECT count(*) FROM (SELECT 1 FROM turns LIMIT 1)").get)

@@ -214,7 +214,7 @@ class System:
             while True:
                 with contextlib.suppress(grpc.aio.AioRpcError):
                     lane = await self.lane(contact)
-                    if lane and _quiet(lane) and sum(len(t.messages) for t in lane.ended_turns) >= messages:
+                    if lane and quiet(lane) and sum(len(t.messages) for t in lane.ended_turns) >= messages:
                         return lane
                 await asyncio.sleep(0.05)
 
@@ -223,7 +223,8 @@ class System:
         return (await self.context.GetLead(context_pb.GetLeadRequest(contact=contact), timeout=5)).lead
 
 
-def _quiet(lane: pb.Lane) -> bool:
+def quiet(lane: pb.Lane) -> bool:
+    """Nothing is left to do."""
     return not lane.HasField("turn") and not lane.pending and not lane.unrecorded
 
 

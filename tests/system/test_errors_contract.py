@@ -28,7 +28,7 @@ from agentic_sdr.context.v1.context_service_pb2_grpc import ContextServiceStub
 from context_service.app import ContextApp
 from context_service.lookups import ContextLoader
 from context_service.settings import ContextSettings
-from service_kit import errors
+from service_kit import backups, errors
 from service_kit.durations import ms_to_duration
 from service_kit.settings import load as load_settings
 from service_kit.testing import in_process
@@ -253,6 +253,15 @@ async def an_agent_that_has_enough_to_do(world: World) -> Seen:
         return seen
 
 
+@case("UNAVAILABLE", literally=False)
+async def a_disk_without_room_for_a_copy(world: World) -> Seen:
+    world.patch.setattr(backups, "SPARE_BYTES", 1 << 60)
+    async with world.context() as (stub, _):
+        seen = await refused(stub.Backup(context_pb.BackupRequest(name="nightly"), timeout=5))
+        assert seen.metadata == {"component": "backup"}
+        return seen
+
+
 @case("NOT_FOUND")
 async def a_lane_of_nobody(world: World) -> Seen:
     async with world.buffer() as stub:
@@ -363,6 +372,20 @@ async def a_summary_that_is_older_than_the_one_there(world: World) -> Seen:
         await stub.PutSummary(newer, timeout=5)
         older = context_pb.PutSummaryRequest(conversation_id="c1", summary="velha", version=1)
         return await refused(stub.PutSummary(older, timeout=5))
+
+
+@case("WRONG_STATE", example=3)
+async def a_backup_of_the_buffer_under_a_name_that_is_taken(world: World) -> Seen:
+    async with world.buffer() as stub:
+        await stub.Backup(pb.BackupRequest(name="nightly"), timeout=5)
+        return await refused(stub.Backup(pb.BackupRequest(name="nightly"), timeout=5))
+
+
+@case("WRONG_STATE", example=3)
+async def a_backup_of_the_context_under_a_name_that_is_taken(world: World) -> Seen:
+    async with world.context() as (stub, _):
+        await stub.Backup(context_pb.BackupRequest(name="nightly"), timeout=5)
+        return await refused(stub.Backup(context_pb.BackupRequest(name="nightly"), timeout=5))
 
 
 @case("FORGOTTEN")

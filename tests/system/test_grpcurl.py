@@ -218,11 +218,11 @@ def test_health_answers_by_name(services: Services, name: str) -> None:
 CALLED = {
     "buffer_service": {
         "Enqueue", "GetLane", "ListLanes", "PauseConversation", "ResumeConversation", "ListDeadLetters",
-        "ReplayDeadLetter", "ForgetContact", "GetStats",
+        "ReplayDeadLetter", "ForgetContact", "GetStats", "Backup",
     },
     "context_service": {
         "LoadContext", "RecordTurn", "PutSummary", "GetLead", "ListLeads", "UpdateLead", "ListConversations",
-        "ListMessages", "ForgetContact",
+        "ListMessages", "ForgetContact", "Backup",
     },
     "agent_service": {"Summarize", "GetAgent"},
 }  # fmt: skip
@@ -258,6 +258,11 @@ def test_the_buffer_by_hand(services: Services) -> None:
     assert services.call("buffer/ResumeConversation", conversation)["lane"]["state"] == "LANE_STATE_IDLE"
     stats = services.call("buffer/GetStats")
     assert (stats["conversations"], stats["unrecorded_turns"], stats["strategy"]) == ("1", "1", "enqueue")
+
+    backup = services.call("buffer/Backup", {"name": "by-hand"})
+    assert (backup["copy"]["file_name"], backup["unrecorded_turns"]) == ("buffer.db", "1")
+    taken = refusal(services.try_call("buffer/Backup", {"name": "by-hand"}))
+    assert taken == ("FailedPrecondition", "WRONG_STATE", {"backup": "by-hand", "state": "exists"})
 
     forgotten = services.call("buffer/ForgetContact", {"contact": CONTACT})
     assert forgotten == {"conversation_ids": [result["conversation_id"]], "messages": "1"}
@@ -326,6 +331,10 @@ def test_the_context_by_hand(services: Services) -> None:
     assert [line["text"] for line in messages] == ["sou a Ana", "Oi, Ana!"]
     exported = services.call("context/ExportContact", {"contact": CONTACT})
     assert exported["chunk"]
+
+    assert services.call("context/Backup", {"name": "by-hand"})["copy"]["file_name"] == "context.db"
+    refused = refusal(services.try_call("context/Backup", {"name": "../by-hand"}))
+    assert refused == ("InvalidArgument", "INVALID_ARGUMENT", {"field": "name"})
 
     forgotten = services.call("context/ForgetContact", {"contact": CONTACT, "conversation_ids": ["c-1"]})
     assert forgotten == {"leads": "1", "conversations": "1", "messages": "2"}

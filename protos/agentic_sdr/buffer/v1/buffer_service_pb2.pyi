@@ -3,6 +3,7 @@
 isort:skip_file
 """
 
+from agentic_sdr.common.v1 import backup_pb2 as _backup_pb2
 from agentic_sdr.common.v1 import error_reason_pb2 as _error_reason_pb2
 from agentic_sdr.common.v1 import message_pb2 as _message_pb2
 from agentic_sdr.common.v1 import turn_pb2 as _turn_pb2
@@ -1990,3 +1991,65 @@ class GetStatsResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetStatsResponse: _TypeAlias = GetStatsResponse  # noqa: Y015
+
+@_typing.final
+class BackupRequest(_message.Message):
+    """Where to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The folder's name: 1 to 64 letters, digits, points, underscores and hyphens, the first a letter or a digit."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupRequest: _TypeAlias = BackupRequest  # noqa: Y015
+
+@_typing.final
+class BackupResponse(_message.Message):
+    """The copy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COPY_FIELD_NUMBER: _builtins.int
+    OPEN_TURNS_FIELD_NUMBER: _builtins.int
+    PENDING_MESSAGES_FIELD_NUMBER: _builtins.int
+    UNRECORDED_TURNS_FIELD_NUMBER: _builtins.int
+    WORKERS_FIELD_NUMBER: _builtins.int
+    open_turns: _builtins.int
+    """Turns in the copy that have not ended."""
+    pending_messages: _builtins.int
+    """Messages in the copy that wait for a turn to open."""
+    unrecorded_turns: _builtins.int
+    """Ended turns in the copy that are not in history yet; they are recorded once after a restore, too."""
+    workers: _builtins.int
+    """Workers with an open stream when the copy was finished. With none, and nothing that enqueues, the copy stays true."""
+    @_builtins.property
+    def copy(self) -> _backup_pb2.StoreCopy:
+        """The file."""
+
+    def __init__(
+        self,
+        *,
+        copy: _backup_pb2.StoreCopy | None = ...,
+        open_turns: _builtins.int = ...,
+        pending_messages: _builtins.int = ...,
+        unrecorded_turns: _builtins.int = ...,
+        workers: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["copy", b"copy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["copy", b"copy", "open_turns", b"open_turns", "pending_messages", b"pending_messages", "unrecorded_turns", b"unrecorded_turns", "workers", b"workers"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupResponse: _TypeAlias = BackupResponse  # noqa: Y015

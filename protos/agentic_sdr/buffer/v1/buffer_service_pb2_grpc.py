@@ -87,6 +87,11 @@ class BufferServiceStub:
                 request_serializer=agentic__sdr_dot_buffer_dot_v1_dot_buffer__service__pb2.GetStatsRequest.SerializeToString,
                 response_deserializer=agentic__sdr_dot_buffer_dot_v1_dot_buffer__service__pb2.GetStatsResponse.FromString,
                 _registered_method=True)
+        self.Backup = channel.unary_unary(
+                '/agentic_sdr.buffer.v1.BufferService/Backup',
+                request_serializer=agentic__sdr_dot_buffer_dot_v1_dot_buffer__service__pb2.BackupRequest.SerializeToString,
+                response_deserializer=agentic__sdr_dot_buffer_dot_v1_dot_buffer__service__pb2.BackupResponse.FromString,
+                _registered_method=True)
 
 
 class BufferServiceServicer:
@@ -188,6 +193,20 @@ class BufferServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Backup(self, request, context):
+        """Copies the store, while it works, to backups/NAME/buffer.db below the service's data directory. It is everything
+        that was committed at one instant near the end of the call. The copy is marked: a buffer that starts on it hands
+        every open turn and pending message to a human, since they may have been answered after it was made. Takes as long
+        as the file is large; give it a deadline to match. Not idempotent: a name is used once. A call that fails or is
+        cancelled leaves no copy behind.
+
+        Errors: INVALID_ARGUMENT when the name is not a plain one; WRONG_STATE when there is such a copy already, or one is
+        being made; UNAVAILABLE when it cannot be written, or the service stops.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_BufferServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -240,6 +259,11 @@ def add_BufferServiceServicer_to_server(servicer, server):
                     servicer.GetStats,
                     request_deserializer=agentic__sdr_dot_buffer_dot_v1_dot_buffer__service__pb2.GetStatsRequest.FromString,
                     response_serializer=agentic__sdr_dot_buffer_dot_v1_dot_buffer__service__pb2.GetStatsResponse.SerializeToString,
+            ),
+            'Backup': grpc.unary_unary_rpc_method_handler(
+                    servicer.Backup,
+                    request_deserializer=agentic__sdr_dot_buffer_dot_v1_dot_buffer__service__pb2.BackupRequest.FromString,
+                    response_serializer=agentic__sdr_dot_buffer_dot_v1_dot_buffer__service__pb2.BackupResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -515,6 +539,33 @@ class BufferService:
             '/agentic_sdr.buffer.v1.BufferService/GetStats',
             agentic__sdr_dot_buffer_dot_v1_dot_buffer__service__pb2.GetStatsRequest.SerializeToString,
             agentic__sdr_dot_buffer_dot_v1_dot_buffer__service__pb2.GetStatsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Backup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentic_sdr.buffer.v1.BufferService/Backup',
+            agentic__sdr_dot_buffer_dot_v1_dot_buffer__service__pb2.BackupRequest.SerializeToString,
+            agentic__sdr_dot_buffer_dot_v1_dot_buffer__service__pb2.BackupResponse.FromString,
             options,
             channel_credentials,
             insecure,

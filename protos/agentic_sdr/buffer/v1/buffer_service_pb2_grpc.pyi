@@ -88,6 +88,16 @@ class BufferServiceStub:
     """
     GetStats: _grpc.UnaryUnaryMultiCallable[_buffer_service_pb2.GetStatsRequest, _buffer_service_pb2.GetStatsResponse]
     """Counts for `make status` and metrics. Cheap."""
+    Backup: _grpc.UnaryUnaryMultiCallable[_buffer_service_pb2.BackupRequest, _buffer_service_pb2.BackupResponse]
+    """Copies the store, while it works, to backups/NAME/buffer.db below the service's data directory. It is everything
+    that was committed at one instant near the end of the call. The copy is marked: a buffer that starts on it hands
+    every open turn and pending message to a human, since they may have been answered after it was made. Takes as long
+    as the file is large; give it a deadline to match. Not idempotent: a name is used once. A call that fails or is
+    cancelled leaves no copy behind.
+
+    Errors: INVALID_ARGUMENT when the name is not a plain one; WRONG_STATE when there is such a copy already, or one is
+    being made; UNAVAILABLE when it cannot be written, or the service stops.
+    """
 
 @_typing.type_check_only
 class BufferServiceAsyncStub(BufferServiceStub):
@@ -149,6 +159,16 @@ class BufferServiceAsyncStub(BufferServiceStub):
     """
     GetStats: _aio.UnaryUnaryMultiCallable[_buffer_service_pb2.GetStatsRequest, _buffer_service_pb2.GetStatsResponse]  # type: ignore[assignment]
     """Counts for `make status` and metrics. Cheap."""
+    Backup: _aio.UnaryUnaryMultiCallable[_buffer_service_pb2.BackupRequest, _buffer_service_pb2.BackupResponse]  # type: ignore[assignment]
+    """Copies the store, while it works, to backups/NAME/buffer.db below the service's data directory. It is everything
+    that was committed at one instant near the end of the call. The copy is marked: a buffer that starts on it hands
+    every open turn and pending message to a human, since they may have been answered after it was made. Takes as long
+    as the file is large; give it a deadline to match. Not idempotent: a name is used once. A call that fails or is
+    cancelled leaves no copy behind.
+
+    Errors: INVALID_ARGUMENT when the name is not a plain one; WRONG_STATE when there is such a copy already, or one is
+    being made; UNAVAILABLE when it cannot be written, or the service stops.
+    """
 
 class BufferServiceServicer(metaclass=_abc_1.ABCMeta):
     """Who speaks next. Owns identity, inbox, turns, outbox and pauses of all conversations, durably, in one store.
@@ -267,5 +287,21 @@ class BufferServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_buffer_service_pb2.GetStatsResponse, _abc.Awaitable[_buffer_service_pb2.GetStatsResponse]]:
         """Counts for `make status` and metrics. Cheap."""
+
+    @_abc_1.abstractmethod
+    def Backup(
+        self,
+        request: _buffer_service_pb2.BackupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_buffer_service_pb2.BackupResponse, _abc.Awaitable[_buffer_service_pb2.BackupResponse]]:
+        """Copies the store, while it works, to backups/NAME/buffer.db below the service's data directory. It is everything
+        that was committed at one instant near the end of the call. The copy is marked: a buffer that starts on it hands
+        every open turn and pending message to a human, since they may have been answered after it was made. Takes as long
+        as the file is large; give it a deadline to match. Not idempotent: a name is used once. A call that fails or is
+        cancelled leaves no copy behind.
+
+        Errors: INVALID_ARGUMENT when the name is not a plain one; WRONG_STATE when there is such a copy already, or one is
+        being made; UNAVAILABLE when it cannot be written, or the service stops.
+        """
 
 def add_BufferServiceServicer_to_server(servicer: BufferServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -67,12 +67,13 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example: {"reason": "PAUSED", "metadata": {"turn_id": "0198f2…", "epoch": "2"}}
     """
     WRONG_STATE: _ErrorReason.ValueType  # 9
-    """The turn, dead letter or summary is not in a state that allows this: in RunTurns frames (the turn has ended, or is
-    not complete yet), from ReplayDeadLetter, from PutSummary. FAILED_PRECONDITION.
+    """The turn, dead letter, summary or backup is not in a state that allows this: in RunTurns frames (the turn has ended,
+    or is not complete yet), from ReplayDeadLetter, from PutSummary, from Backup. FAILED_PRECONDITION.
 
     Example: {"reason": "WRONG_STATE", "metadata": {"turn_id": "0198f2…", "epoch": "2"}}
     Example: {"reason": "WRONG_STATE", "metadata": {"turn_id": "0198f2…", "state": "open"}}
     Example: {"reason": "WRONG_STATE", "metadata": {"conversation_id": "5b1d…", "state": "newer_summary"}}
+    Example: {"reason": "WRONG_STATE", "metadata": {"backup": "nightly", "state": "exists"}}
     """
     FORGOTTEN: _ErrorReason.ValueType  # 10
     """The contact asked to be forgotten; a late record of them is refused. FAILED_PRECONDITION.
@@ -157,12 +158,13 @@ PAUSED: ErrorReason.ValueType  # 8
 Example: {"reason": "PAUSED", "metadata": {"turn_id": "0198f2…", "epoch": "2"}}
 """
 WRONG_STATE: ErrorReason.ValueType  # 9
-"""The turn, dead letter or summary is not in a state that allows this: in RunTurns frames (the turn has ended, or is
-not complete yet), from ReplayDeadLetter, from PutSummary. FAILED_PRECONDITION.
+"""The turn, dead letter, summary or backup is not in a state that allows this: in RunTurns frames (the turn has ended,
+or is not complete yet), from ReplayDeadLetter, from PutSummary, from Backup. FAILED_PRECONDITION.
 
 Example: {"reason": "WRONG_STATE", "metadata": {"turn_id": "0198f2…", "epoch": "2"}}
 Example: {"reason": "WRONG_STATE", "metadata": {"turn_id": "0198f2…", "state": "open"}}
 Example: {"reason": "WRONG_STATE", "metadata": {"conversation_id": "5b1d…", "state": "newer_summary"}}
+Example: {"reason": "WRONG_STATE", "metadata": {"backup": "nightly", "state": "exists"}}
 """
 FORGOTTEN: ErrorReason.ValueType  # 10
 """The contact asked to be forgotten; a late record of them is refused. FAILED_PRECONDITION.

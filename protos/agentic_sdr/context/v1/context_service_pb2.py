@@ -22,6 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from agentic_sdr.common.v1 import backup_pb2 as agentic__sdr_dot_common_dot_v1_dot_backup__pb2
 from agentic_sdr.common.v1 import lead_pb2 as agentic__sdr_dot_common_dot_v1_dot_lead__pb2
 from agentic_sdr.common.v1 import message_pb2 as agentic__sdr_dot_common_dot_v1_dot_message__pb2
 from agentic_sdr.common.v1 import turn_pb2 as agentic__sdr_dot_common_dot_v1_dot_turn__pb2
@@ -30,57 +31,61 @@ from google.protobuf import field_mask_pb2 as google_dot_protobuf_dot_field__mas
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,agentic_sdr/context/v1/context_service.proto\x12\x16\x61gentic_sdr.context.v1\x1a agentic_sdr/common/v1/lead.proto\x1a#agentic_sdr/common/v1/message.proto\x1a agentic_sdr/common/v1/turn.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb7\x01\n\x12LoadContextRequest\x12\x17\n\x0f\x63onversation_id\x18\x01 \x01(\t\x12+\n\x05scope\x18\x02 \x01(\x0b\x32\x1c.agentic_sdr.common.v1.Scope\x12/\n\x07\x63ontact\x18\x03 \x01(\x0b\x32\x1e.agentic_sdr.common.v1.Contact\x12\x13\n\x0bmin_version\x18\x04 \x01(\x03\x12\x15\n\rhistory_limit\x18\x05 \x01(\x05\"\x99\x01\n\x13LoadContextResponse\x12;\n\x07\x63ontext\x18\x01 \x01(\x0b\x32*.agentic_sdr.common.v1.ConversationContext\x12\x11\n\tcache_hit\x18\x02 \x01(\x08\x12\x32\n\x05times\x18\x03 \x01(\x0b\x32#.agentic_sdr.context.v1.LookupTimes\"\x93\x01\n\x0bLookupTimes\x12\'\n\x04lead\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x63onversation\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07history\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"F\n\x11RecordTurnRequest\x12\x31\n\x06record\x18\x01 \x01(\x0b\x32!.agentic_sdr.common.v1.TurnRecord\"I\n\x12RecordTurnResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x11\n\tduplicate\x18\x02 \x01(\x08\x12\x0f\n\x07lead_id\x18\x03 \x01(\t\"N\n\x11PutSummaryRequest\x12\x17\n\x0f\x63onversation_id\x18\x01 \x01(\t\x12\x0f\n\x07summary\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\"\x14\n\x12PutSummaryResponse\"B\n\x0eGetLeadRequest\x12\x0f\n\x07lead_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontact\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\"<\n\x0fGetLeadResponse\x12)\n\x04lead\x18\x01 \x01(\x0b\x32\x1b.agentic_sdr.common.v1.Lead\"\xa9\x01\n\x10ListLeadsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\r\n\x05stage\x18\x02 \x01(\t\x12\x1c\n\x14qualification_status\x18\x03 \x01(\t\x12\x31\n\rupdated_since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\"X\n\x11ListLeadsResponse\x12*\n\x05leads\x18\x01 \x03(\x0b\x32\x1b.agentic_sdr.common.v1.Lead\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"o\n\x11UpdateLeadRequest\x12)\n\x04lead\x18\x01 \x01(\x0b\x32\x1b.agentic_sdr.common.v1.Lead\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"?\n\x12UpdateLeadResponse\x12)\n\x04lead\x18\x01 \x01(\x0b\x32\x1b.agentic_sdr.common.v1.Lead\"\xac\x02\n\x0c\x43onversation\x12\x17\n\x0f\x63onversation_id\x18\x01 \x01(\t\x12\x0f\n\x07lead_id\x18\x02 \x01(\t\x12+\n\x05scope\x18\x03 \x01(\x0b\x32\x1c.agentic_sdr.common.v1.Scope\x12\x14\n\x0cphone_number\x18\x04 \x01(\t\x12\x0e\n\x06status\x18\x05 \x01(\t\x12\x15\n\rcurrent_stage\x18\x06 \x01(\t\x12\x16\n\x0etotal_messages\x18\x07 \x01(\x03\x12\x0f\n\x07version\x18\x08 \x01(\x03\x12.\n\nstart_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"b\n\x18ListConversationsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0f\n\x07lead_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"q\n\x19ListConversationsResponse\x12;\n\rconversations\x18\x01 \x03(\x0b\x32$.agentic_sdr.context.v1.Conversation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"U\n\x13ListMessagesRequest\x12\x17\n\x0f\x63onversation_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"h\n\x14ListMessagesResponse\x12\x37\n\x08messages\x18\x01 \x03(\x0b\x32%.agentic_sdr.common.v1.HistoryMessage\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"7\n\x14\x45xportContactRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontact\x18\x02 \x01(\t\"&\n\x15\x45xportContactResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"Q\n\x14\x46orgetContactRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontact\x18\x02 \x01(\t\x12\x18\n\x10\x63onversation_ids\x18\x03 \x03(\t\"O\n\x15\x46orgetContactResponse\x12\r\n\x05leads\x18\x01 \x01(\x03\x12\x15\n\rconversations\x18\x02 \x01(\x03\x12\x10\n\x08messages\x18\x03 \x01(\x03\x32\xa8\x08\n\x0e\x43ontextService\x12\x66\n\x0bLoadContext\x12*.agentic_sdr.context.v1.LoadContextRequest\x1a+.agentic_sdr.context.v1.LoadContextResponse\x12\x63\n\nRecordTurn\x12).agentic_sdr.context.v1.RecordTurnRequest\x1a*.agentic_sdr.context.v1.RecordTurnResponse\x12\x63\n\nPutSummary\x12).agentic_sdr.context.v1.PutSummaryRequest\x1a*.agentic_sdr.context.v1.PutSummaryResponse\x12Z\n\x07GetLead\x12&.agentic_sdr.context.v1.GetLeadRequest\x1a\'.agentic_sdr.context.v1.GetLeadResponse\x12`\n\tListLeads\x12(.agentic_sdr.context.v1.ListLeadsRequest\x1a).agentic_sdr.context.v1.ListLeadsResponse\x12\x63\n\nUpdateLead\x12).agentic_sdr.context.v1.UpdateLeadRequest\x1a*.agentic_sdr.context.v1.UpdateLeadResponse\x12x\n\x11ListConversations\x12\x30.agentic_sdr.context.v1.ListConversationsRequest\x1a\x31.agentic_sdr.context.v1.ListConversationsResponse\x12i\n\x0cListMessages\x12+.agentic_sdr.context.v1.ListMessagesRequest\x1a,.agentic_sdr.context.v1.ListMessagesResponse\x12n\n\rExportContact\x12,.agentic_sdr.context.v1.ExportContactRequest\x1a-.agentic_sdr.context.v1.ExportContactResponse0\x01\x12l\n\rForgetContact\x12,.agentic_sdr.context.v1.ForgetContactRequest\x1a-.agentic_sdr.context.v1.ForgetContactResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n,agentic_sdr/context/v1/context_service.proto\x12\x16\x61gentic_sdr.context.v1\x1a\"agentic_sdr/common/v1/backup.proto\x1a agentic_sdr/common/v1/lead.proto\x1a#agentic_sdr/common/v1/message.proto\x1a agentic_sdr/common/v1/turn.proto\x1a\x1egoogle/protobuf/duration.proto\x1a google/protobuf/field_mask.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xb7\x01\n\x12LoadContextRequest\x12\x17\n\x0f\x63onversation_id\x18\x01 \x01(\t\x12+\n\x05scope\x18\x02 \x01(\x0b\x32\x1c.agentic_sdr.common.v1.Scope\x12/\n\x07\x63ontact\x18\x03 \x01(\x0b\x32\x1e.agentic_sdr.common.v1.Contact\x12\x13\n\x0bmin_version\x18\x04 \x01(\x03\x12\x15\n\rhistory_limit\x18\x05 \x01(\x05\"\x99\x01\n\x13LoadContextResponse\x12;\n\x07\x63ontext\x18\x01 \x01(\x0b\x32*.agentic_sdr.common.v1.ConversationContext\x12\x11\n\tcache_hit\x18\x02 \x01(\x08\x12\x32\n\x05times\x18\x03 \x01(\x0b\x32#.agentic_sdr.context.v1.LookupTimes\"\x93\x01\n\x0bLookupTimes\x12\'\n\x04lead\x18\x01 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x0c\x63onversation\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration\x12*\n\x07history\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\"F\n\x11RecordTurnRequest\x12\x31\n\x06record\x18\x01 \x01(\x0b\x32!.agentic_sdr.common.v1.TurnRecord\"I\n\x12RecordTurnResponse\x12\x0f\n\x07version\x18\x01 \x01(\x03\x12\x11\n\tduplicate\x18\x02 \x01(\x08\x12\x0f\n\x07lead_id\x18\x03 \x01(\t\"N\n\x11PutSummaryRequest\x12\x17\n\x0f\x63onversation_id\x18\x01 \x01(\t\x12\x0f\n\x07summary\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\x03\"\x14\n\x12PutSummaryResponse\"B\n\x0eGetLeadRequest\x12\x0f\n\x07lead_id\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontact\x18\x02 \x01(\t\x12\x0e\n\x06tenant\x18\x03 \x01(\t\"<\n\x0fGetLeadResponse\x12)\n\x04lead\x18\x01 \x01(\x0b\x32\x1b.agentic_sdr.common.v1.Lead\"\xa9\x01\n\x10ListLeadsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\r\n\x05stage\x18\x02 \x01(\t\x12\x1c\n\x14qualification_status\x18\x03 \x01(\t\x12\x31\n\rupdated_since\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\"X\n\x11ListLeadsResponse\x12*\n\x05leads\x18\x01 \x03(\x0b\x32\x1b.agentic_sdr.common.v1.Lead\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"o\n\x11UpdateLeadRequest\x12)\n\x04lead\x18\x01 \x01(\x0b\x32\x1b.agentic_sdr.common.v1.Lead\x12/\n\x0bupdate_mask\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.FieldMask\"?\n\x12UpdateLeadResponse\x12)\n\x04lead\x18\x01 \x01(\x0b\x32\x1b.agentic_sdr.common.v1.Lead\"\xac\x02\n\x0c\x43onversation\x12\x17\n\x0f\x63onversation_id\x18\x01 \x01(\t\x12\x0f\n\x07lead_id\x18\x02 \x01(\t\x12+\n\x05scope\x18\x03 \x01(\x0b\x32\x1c.agentic_sdr.common.v1.Scope\x12\x14\n\x0cphone_number\x18\x04 \x01(\t\x12\x0e\n\x06status\x18\x05 \x01(\t\x12\x15\n\rcurrent_stage\x18\x06 \x01(\t\x12\x16\n\x0etotal_messages\x18\x07 \x01(\x03\x12\x0f\n\x07version\x18\x08 \x01(\x03\x12.\n\nstart_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0bupdate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"b\n\x18ListConversationsRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0f\n\x07lead_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"q\n\x19ListConversationsResponse\x12;\n\rconversations\x18\x01 \x03(\x0b\x32$.agentic_sdr.context.v1.Conversation\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"U\n\x13ListMessagesRequest\x12\x17\n\x0f\x63onversation_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"h\n\x14ListMessagesResponse\x12\x37\n\x08messages\x18\x01 \x03(\x0b\x32%.agentic_sdr.common.v1.HistoryMessage\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"7\n\x14\x45xportContactRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontact\x18\x02 \x01(\t\"&\n\x15\x45xportContactResponse\x12\r\n\x05\x63hunk\x18\x01 \x01(\x0c\"Q\n\x14\x46orgetContactRequest\x12\x0e\n\x06tenant\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontact\x18\x02 \x01(\t\x12\x18\n\x10\x63onversation_ids\x18\x03 \x03(\t\"O\n\x15\x46orgetContactResponse\x12\r\n\x05leads\x18\x01 \x01(\x03\x12\x15\n\rconversations\x18\x02 \x01(\x03\x12\x10\n\x08messages\x18\x03 \x01(\x03\"\x1d\n\rBackupRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"@\n\x0e\x42\x61\x63kupResponse\x12.\n\x04\x63opy\x18\x01 \x01(\x0b\x32 .agentic_sdr.common.v1.StoreCopy2\x81\t\n\x0e\x43ontextService\x12\x66\n\x0bLoadContext\x12*.agentic_sdr.context.v1.LoadContextRequest\x1a+.agentic_sdr.context.v1.LoadContextResponse\x12\x63\n\nRecordTurn\x12).agentic_sdr.context.v1.RecordTurnRequest\x1a*.agentic_sdr.context.v1.RecordTurnResponse\x12\x63\n\nPutSummary\x12).agentic_sdr.context.v1.PutSummaryRequest\x1a*.agentic_sdr.context.v1.PutSummaryResponse\x12Z\n\x07GetLead\x12&.agentic_sdr.context.v1.GetLeadRequest\x1a\'.agentic_sdr.context.v1.GetLeadResponse\x12`\n\tListLeads\x12(.agentic_sdr.context.v1.ListLeadsRequest\x1a).agentic_sdr.context.v1.ListLeadsResponse\x12\x63\n\nUpdateLead\x12).agentic_sdr.context.v1.UpdateLeadRequest\x1a*.agentic_sdr.context.v1.UpdateLeadResponse\x12x\n\x11ListConversations\x12\x30.agentic_sdr.context.v1.ListConversationsRequest\x1a\x31.agentic_sdr.context.v1.ListConversationsResponse\x12i\n\x0cListMessages\x12+.agentic_sdr.context.v1.ListMessagesRequest\x1a,.agentic_sdr.context.v1.ListMessagesResponse\x12n\n\rExportContact\x12,.agentic_sdr.context.v1.ExportContactRequest\x1a-.agentic_sdr.context.v1.ExportContactResponse0\x01\x12l\n\rForgetContact\x12,.agentic_sdr.context.v1.ForgetContactRequest\x1a-.agentic_sdr.context.v1.ForgetContactResponse\x12W\n\x06\x42\x61\x63kup\x12%.agentic_sdr.context.v1.BackupRequest\x1a&.agentic_sdr.context.v1.BackupResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentic_sdr.context.v1.context_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_LOADCONTEXTREQUEST']._serialized_start=277
-  _globals['_LOADCONTEXTREQUEST']._serialized_end=460
-  _globals['_LOADCONTEXTRESPONSE']._serialized_start=463
-  _globals['_LOADCONTEXTRESPONSE']._serialized_end=616
-  _globals['_LOOKUPTIMES']._serialized_start=619
-  _globals['_LOOKUPTIMES']._serialized_end=766
-  _globals['_RECORDTURNREQUEST']._serialized_start=768
-  _globals['_RECORDTURNREQUEST']._serialized_end=838
-  _globals['_RECORDTURNRESPONSE']._serialized_start=840
-  _globals['_RECORDTURNRESPONSE']._serialized_end=913
-  _globals['_PUTSUMMARYREQUEST']._serialized_start=915
-  _globals['_PUTSUMMARYREQUEST']._serialized_end=993
-  _globals['_PUTSUMMARYRESPONSE']._serialized_start=995
-  _globals['_PUTSUMMARYRESPONSE']._serialized_end=1015
-  _globals['_GETLEADREQUEST']._serialized_start=1017
-  _globals['_GETLEADREQUEST']._serialized_end=1083
-  _globals['_GETLEADRESPONSE']._serialized_start=1085
-  _globals['_GETLEADRESPONSE']._serialized_end=1145
-  _globals['_LISTLEADSREQUEST']._serialized_start=1148
-  _globals['_LISTLEADSREQUEST']._serialized_end=1317
-  _globals['_LISTLEADSRESPONSE']._serialized_start=1319
-  _globals['_LISTLEADSRESPONSE']._serialized_end=1407
-  _globals['_UPDATELEADREQUEST']._serialized_start=1409
-  _globals['_UPDATELEADREQUEST']._serialized_end=1520
-  _globals['_UPDATELEADRESPONSE']._serialized_start=1522
-  _globals['_UPDATELEADRESPONSE']._serialized_end=1585
-  _globals['_CONVERSATION']._serialized_start=1588
-  _globals['_CONVERSATION']._serialized_end=1888
-  _globals['_LISTCONVERSATIONSREQUEST']._serialized_start=1890
-  _globals['_LISTCONVERSATIONSREQUEST']._serialized_end=1988
-  _globals['_LISTCONVERSATIONSRESPONSE']._serialized_start=1990
-  _globals['_LISTCONVERSATIONSRESPONSE']._serialized_end=2103
-  _globals['_LISTMESSAGESREQUEST']._serialized_start=2105
-  _globals['_LISTMESSAGESREQUEST']._serialized_end=2190
-  _globals['_LISTMESSAGESRESPONSE']._serialized_start=2192
-  _globals['_LISTMESSAGESRESPONSE']._serialized_end=2296
-  _globals['_EXPORTCONTACTREQUEST']._serialized_start=2298
-  _globals['_EXPORTCONTACTREQUEST']._serialized_end=2353
-  _globals['_EXPORTCONTACTRESPONSE']._serialized_start=2355
-  _globals['_EXPORTCONTACTRESPONSE']._serialized_end=2393
-  _globals['_FORGETCONTACTREQUEST']._serialized_start=2395
-  _globals['_FORGETCONTACTREQUEST']._serialized_end=2476
-  _globals['_FORGETCONTACTRESPONSE']._serialized_start=2478
-  _globals['_FORGETCONTACTRESPONSE']._serialized_end=2557
-  _globals['_CONTEXTSERVICE']._serialized_start=2560
-  _globals['_CONTEXTSERVICE']._serialized_end=3624
+  _globals['_LOADCONTEXTREQUEST']._serialized_start=313
+  _globals['_LOADCONTEXTREQUEST']._serialized_end=496
+  _globals['_LOADCONTEXTRESPONSE']._serialized_start=499
+  _globals['_LOADCONTEXTRESPONSE']._serialized_end=652
+  _globals['_LOOKUPTIMES']._serialized_start=655
+  _globals['_LOOKUPTIMES']._serialized_end=802
+  _globals['_RECORDTURNREQUEST']._serialized_start=804
+  _globals['_RECORDTURNREQUEST']._serialized_end=874
+  _globals['_RECORDTURNRESPONSE']._serialized_start=876
+  _globals['_RECORDTURNRESPONSE']._serialized_end=949
+  _globals['_PUTSUMMARYREQUEST']._serialized_start=951
+  _globals['_PUTSUMMARYREQUEST']._serialized_end=1029
+  _globals['_PUTSUMMARYRESPONSE']._serialized_start=1031
+  _globals['_PUTSUMMARYRESPONSE']._serialized_end=1051
+  _globals['_GETLEADREQUEST']._serialized_start=1053
+  _globals['_GETLEADREQUEST']._serialized_end=1119
+  _globals['_GETLEADRESPONSE']._serialized_start=1121
+  _globals['_GETLEADRESPONSE']._serialized_end=1181
+  _globals['_LISTLEADSREQUEST']._serialized_start=1184
+  _globals['_LISTLEADSREQUEST']._serialized_end=1353
+  _globals['_LISTLEADSRESPONSE']._serialized_start=1355
+  _globals['_LISTLEADSRESPONSE']._serialized_end=1443
+  _globals['_UPDATELEADREQUEST']._serialized_start=1445
+  _globals['_UPDATELEADREQUEST']._serialized_end=1556
+  _globals['_UPDATELEADRESPONSE']._serialized_start=1558
+  _globals['_UPDATELEADRESPONSE']._serialized_end=1621
+  _globals['_CONVERSATION']._serialized_start=1624
+  _globals['_CONVERSATION']._serialized_end=1924
+  _globals['_LISTCONVERSATIONSREQUEST']._serialized_start=1926
+  _globals['_LISTCONVERSATIONSREQUEST']._serialized_end=2024
+  _globals['_LISTCONVERSATIONSRESPONSE']._serialized_start=2026
+  _globals['_LISTCONVERSATIONSRESPONSE']._serialized_end=2139
+  _globals['_LISTMESSAGESREQUEST']._serialized_start=2141
+  _globals['_LISTMESSAGESREQUEST']._serialized_end=2226
+  _globals['_LISTMESSAGESRESPONSE']._serialized_start=2228
+  _globals['_LISTMESSAGESRESPONSE']._serialized_end=2332
+  _globals['_EXPORTCONTACTREQUEST']._serialized_start=2334
+  _globals['_EXPORTCONTACTREQUEST']._serialized_end=2389
+  _globals['_EXPORTCONTACTRESPONSE']._serialized_start=2391
+  _globals['_EXPORTCONTACTRESPONSE']._serialized_end=2429
+  _globals['_FORGETCONTACTREQUEST']._serialized_start=2431
+  _globals['_FORGETCONTACTREQUEST']._serialized_end=2512
+  _globals['_FORGETCONTACTRESPONSE']._serialized_start=2514
+  _globals['_FORGETCONTACTRESPONSE']._serialized_end=2593
+  _globals['_BACKUPREQUEST']._serialized_start=2595
+  _globals['_BACKUPREQUEST']._serialized_end=2624
+  _globals['_BACKUPRESPONSE']._serialized_start=2626
+  _globals['_BACKUPRESPONSE']._serialized_end=2690
+  _globals['_CONTEXTSERVICE']._serialized_start=2693
+  _globals['_CONTEXTSERVICE']._serialized_end=3846
 # @@protoc_insertion_point(module_scope)

@@ -3,6 +3,7 @@
 isort:skip_file
 """
 
+from agentic_sdr.common.v1 import backup_pb2 as _backup_pb2
 from agentic_sdr.common.v1 import lead_pb2 as _lead_pb2
 from agentic_sdr.common.v1 import message_pb2 as _message_pb2
 from agentic_sdr.common.v1 import turn_pb2 as _turn_pb2
@@ -712,3 +713,49 @@ class ForgetContactResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___ForgetContactResponse: _TypeAlias = ForgetContactResponse  # noqa: Y015
+
+@_typing.final
+class BackupRequest(_message.Message):
+    """Where to."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """The folder's name: 1 to 64 letters, digits, points, underscores and hyphens, the first a letter or a digit."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupRequest: _TypeAlias = BackupRequest  # noqa: Y015
+
+@_typing.final
+class BackupResponse(_message.Message):
+    """The copy."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    COPY_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def copy(self) -> _backup_pb2.StoreCopy:
+        """The file."""
+
+    def __init__(
+        self,
+        *,
+        copy: _backup_pb2.StoreCopy | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["copy", b"copy"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["copy", b"copy"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___BackupResponse: _TypeAlias = BackupResponse  # noqa: Y015

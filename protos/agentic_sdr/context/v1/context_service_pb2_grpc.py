@@ -85,6 +85,11 @@ class ContextServiceStub:
                 request_serializer=agentic__sdr_dot_context_dot_v1_dot_context__service__pb2.ForgetContactRequest.SerializeToString,
                 response_deserializer=agentic__sdr_dot_context_dot_v1_dot_context__service__pb2.ForgetContactResponse.FromString,
                 _registered_method=True)
+        self.Backup = channel.unary_unary(
+                '/agentic_sdr.context.v1.ContextService/Backup',
+                request_serializer=agentic__sdr_dot_context_dot_v1_dot_context__service__pb2.BackupRequest.SerializeToString,
+                response_deserializer=agentic__sdr_dot_context_dot_v1_dot_context__service__pb2.BackupResponse.FromString,
+                _registered_method=True)
 
 
 class ContextServiceServicer:
@@ -182,6 +187,19 @@ class ContextServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Backup(self, request, context):
+        """Copies the store, while it works, to backups/NAME/context.db below the service's data directory. It is everything
+        that was committed at one instant near the end of the call. Called after BufferService.Backup, so that what the
+        buffer's copy calls recorded is in this one. Takes as long as the file is large; give it a deadline to match. Not
+        idempotent: a name is used once. A call that fails or is cancelled leaves no copy behind.
+
+        Errors: INVALID_ARGUMENT when the name is not a plain one; WRONG_STATE when there is such a copy already, or one is
+        being made; UNAVAILABLE when it cannot be written, or the service stops.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_ContextServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -234,6 +252,11 @@ def add_ContextServiceServicer_to_server(servicer, server):
                     servicer.ForgetContact,
                     request_deserializer=agentic__sdr_dot_context_dot_v1_dot_context__service__pb2.ForgetContactRequest.FromString,
                     response_serializer=agentic__sdr_dot_context_dot_v1_dot_context__service__pb2.ForgetContactResponse.SerializeToString,
+            ),
+            'Backup': grpc.unary_unary_rpc_method_handler(
+                    servicer.Backup,
+                    request_deserializer=agentic__sdr_dot_context_dot_v1_dot_context__service__pb2.BackupRequest.FromString,
+                    response_serializer=agentic__sdr_dot_context_dot_v1_dot_context__service__pb2.BackupResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -507,6 +530,33 @@ class ContextService:
             '/agentic_sdr.context.v1.ContextService/ForgetContact',
             agentic__sdr_dot_context_dot_v1_dot_context__service__pb2.ForgetContactRequest.SerializeToString,
             agentic__sdr_dot_context_dot_v1_dot_context__service__pb2.ForgetContactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Backup(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/agentic_sdr.context.v1.ContextService/Backup',
+            agentic__sdr_dot_context_dot_v1_dot_context__service__pb2.BackupRequest.SerializeToString,
+            agentic__sdr_dot_context_dot_v1_dot_context__service__pb2.BackupResponse.FromString,
             options,
             channel_credentials,
             insecure,

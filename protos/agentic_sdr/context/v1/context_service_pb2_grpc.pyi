@@ -83,6 +83,15 @@ class ContextServiceStub:
     """
     ForgetContact: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.ForgetContactRequest, _context_service_pb2.ForgetContactResponse]
     """Erases everything of a person and leaves a tombstone, so that a late RecordTurn is refused. Idempotent."""
+    Backup: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.BackupRequest, _context_service_pb2.BackupResponse]
+    """Copies the store, while it works, to backups/NAME/context.db below the service's data directory. It is everything
+    that was committed at one instant near the end of the call. Called after BufferService.Backup, so that what the
+    buffer's copy calls recorded is in this one. Takes as long as the file is large; give it a deadline to match. Not
+    idempotent: a name is used once. A call that fails or is cancelled leaves no copy behind.
+
+    Errors: INVALID_ARGUMENT when the name is not a plain one; WRONG_STATE when there is such a copy already, or one is
+    being made; UNAVAILABLE when it cannot be written, or the service stops.
+    """
 
 @_typing.type_check_only
 class ContextServiceAsyncStub(ContextServiceStub):
@@ -139,6 +148,15 @@ class ContextServiceAsyncStub(ContextServiceStub):
     """
     ForgetContact: _aio.UnaryUnaryMultiCallable[_context_service_pb2.ForgetContactRequest, _context_service_pb2.ForgetContactResponse]  # type: ignore[assignment]
     """Erases everything of a person and leaves a tombstone, so that a late RecordTurn is refused. Idempotent."""
+    Backup: _aio.UnaryUnaryMultiCallable[_context_service_pb2.BackupRequest, _context_service_pb2.BackupResponse]  # type: ignore[assignment]
+    """Copies the store, while it works, to backups/NAME/context.db below the service's data directory. It is everything
+    that was committed at one instant near the end of the call. Called after BufferService.Backup, so that what the
+    buffer's copy calls recorded is in this one. Takes as long as the file is large; give it a deadline to match. Not
+    idempotent: a name is used once. A call that fails or is cancelled leaves no copy behind.
+
+    Errors: INVALID_ARGUMENT when the name is not a plain one; WRONG_STATE when there is such a copy already, or one is
+    being made; UNAVAILABLE when it cannot be written, or the service stops.
+    """
 
 class ContextServiceServicer(metaclass=_abc_1.ABCMeta):
     """What we know about a lead. Owns leads, conversations and history."""
@@ -252,5 +270,20 @@ class ContextServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_context_service_pb2.ForgetContactResponse, _abc.Awaitable[_context_service_pb2.ForgetContactResponse]]:
         """Erases everything of a person and leaves a tombstone, so that a late RecordTurn is refused. Idempotent."""
+
+    @_abc_1.abstractmethod
+    def Backup(
+        self,
+        request: _context_service_pb2.BackupRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_context_service_pb2.BackupResponse, _abc.Awaitable[_context_service_pb2.BackupResponse]]:
+        """Copies the store, while it works, to backups/NAME/context.db below the service's data directory. It is everything
+        that was committed at one instant near the end of the call. Called after BufferService.Backup, so that what the
+        buffer's copy calls recorded is in this one. Takes as long as the file is large; give it a deadline to match. Not
+        idempotent: a name is used once. A call that fails or is cancelled leaves no copy behind.
+
+        Errors: INVALID_ARGUMENT when the name is not a plain one; WRONG_STATE when there is such a copy already, or one is
+        being made; UNAVAILABLE when it cannot be written, or the service stops.
+        """
 
 def add_ContextServiceServicer_to_server(servicer: ContextServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

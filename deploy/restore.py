@@ -1,0 +1,182 @@
+"""Puts a backup in the place of the present data, which are kept aside."""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import apsw
+
+from buffer_service.settings import BufferSettings
+from buffer_service.store.schema import VERSION as BUFFER_SCHEMA
+from context_service.settings import ContextSettings
+from context_service.store.schema import migrations as context_migrations
+from deploy import manifest as manifests
+from deploy import settings as settings_of
+from deploy.backup import name_of_now
+from deploy.manifest import BackupError, Manifest
+from deploy.settings import SystemSettings
+from deploy.supervision import SupervisionError, Supervisor
+from service_kit.backups import remove_store, sync_folder
+from service_kit.settings import load
+
+_BESIDE = ("-wal", "-shm", "-journal")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Where the stores are."""
+
+    buffer: Path
+    context: Path
+
+
+def main() -> int:
+    """0 when the backup is in place and everything runs, 1 when not, 2 when it was asked for wrongly."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--from", dest="source", default="", metavar="backups/NAME", help="the backup")
+    parser.add_argument("--stop", default="", metavar="yes", help="yes: stop the system first if it runs")
+    given = parser.parse_args()
+    if not given.source:
+        print("Which one? make restore FROM=backups/NAME", file=sys.stderr)
+        return 2
+    settings = settings_of.strictly()
+    stopped = False
+    try:
+        folder = manifests.folder_of(settings.data_dir, given.source)
+        manifest = checked(folder)
+        stopped = _stop(Supervisor(settings.data_dir), allowed=given.stop == "yes")
+        kept = put_in_place(settings, folder, manifest, places())
+    except (BackupError, SupervisionError) as error:
+        print(error, file=sys.stderr)
+        if stopped:
+            print("The system was stopped for it, and its data are as before: make up", file=sys.stderr)
+        return 1
+    print(f"Restored   {folder}, made {manifest.created} by version {manifest.version}")
+    if kept is not None:
+        print(f"Kept aside {kept}: what was there until now. It is personal data too: delete it when it is not needed.")
+    print(
+        "What came in after that is not known any more, and is not answered again by itself. "
+        f"Handed to a human: open turns {manifest.open_turns}, waiting messages {manifest.pending_messages}.",
+        flush=True,
+    )
+    return start()
+
+
+def places() -> Places:
+    """Where the settings put the stores."""
+    return Places(buffer=load(BufferSettings).path, context=load(ContextSettings).sqlite_path())
+
+
+def checked(folder: Path) -> Manifest:
+    """The manifest of a backup that this version can start on. Raises BackupError."""
+    manifest = manifests.read(folder)
+    for store, newest in ((manifest.buffer, BUFFER_SCHEMA), (manifest.context, len(context_migrations()))):
+        if store.schema_version > newest:
+            raise BackupError(
+                f"{folder / store.file_name} has schema {store.schema_version}, and this version knows {newest}: "
+                f"it was made by version {manifest.version}, which can read it."
+            )
+    manifests.verify(folder, manifest)
+    return manifest
+
+
+def put_in_place(settings: SystemSettings, folder: Path, manifest: Manifest, where: Places) -> Path | None:
+    """Replace the stores, which nobody may have open; the folder with what was there. Raises BackupError."""
+    sources = {name: folder / name for name in (manifest.buffer.file_name, manifest.context.file_name)}
+    targets = dict(zip(sources, (where.buffer, where.context), strict=True))
+    for target in targets.values():
+        if in_use(target):
+            raise BackupError(f"{target} is in use by a process that make up did not start: stop it first.")
+    try:
+        arrived = {name: _bring(source, targets[name]) for name, source in sources.items()}
+        kept = _keep(settings.data_dir, targets)
+        for name, incoming in arrived.items():
+            target = targets[name]
+            for suffix in _BESIDE:
+                # The log of the store that was there would spoil the one that comes.
+                target.with_name(target.name + suffix).unlink(missing_ok=True)
+            incoming.rename(target)
+            sync_folder(target.parent)
+    except OSError as error:
+        raise BackupError(f"The files cannot be put in place: {error}.") from None
+    return kept
+
+
+def in_use(path: Path) -> bool:
+    """Whether a process has this store open. Changes nothing in it."""
+    if not path.exists():
+        return False
+    db = apsw.Connection(str(path))
+    try:
+        db.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        db.execute("PRAGMA locking_mode = EXCLUSIVE; BEGIN IMMEDIATE; ROLLBACK").fetchall()
+    except (apsw.BusyError, apsw.LockedError):
+        return True
+    except apsw.Error:
+        return False  # Damaged, which is what a restore is for.
+    finally:
+        db.close(force=True)
+    return False
+
+
+def start() -> int:
+    """`make up`, in a process of its own: its code may be another version than ours."""
+    return subprocess.run([sys.executable, "-m", "deploy.up"], check=False).returncode
+
+
+def _stop(supervisor: Supervisor, *, allowed: bool) -> bool:
+    """Whether it ran."""
+    if not supervisor.is_running():
+        return False
+    if not allowed:
+        raise BackupError(
+            "The system runs. Its data are replaced only when it does not: make down first, "
+            "or let this stop it: make restore FROM=… STOP=yes"
+        )
+    print("Finishing what is under way, and stopping ...")
+    supervisor.stop()
+    return True
+
+
+def _bring(source: Path, target: Path) -> Path:
+    """A durable copy beside its place: from here on there is only renaming."""
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    incoming = target.with_name(f"{target.name}.incoming")
+    remove_store(incoming)
+    with os.fdopen(os.open(incoming, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+        with source.open("rb") as copy:
+            shutil.copyfileobj(copy, out, 1 << 20)
+        out.flush()
+        os.fsync(out.fileno())
+    return incoming
+
+
+def _keep(data_dir: Path, targets: dict[str, Path]) -> Path | None:
+    """The present stores under a second name, so that at no instant there is none in its place."""
+    if not any(target.exists() for target in targets.values()):
+        return None
+    kept = data_dir / name_of_now("replaced-")
+    kept.mkdir(mode=0o700)
+    for name, target in targets.items():
+        for suffix in ("", *_BESIDE):
+            present = target.with_name(target.name + suffix)
+            if present.exists():
+                _link(present, kept / (name + suffix))
+    sync_folder(kept)
+    sync_folder(data_dir)
+    return kept
+
+
+def _link(present: Path, second: Path) -> None:
+    try:
+        os.link(present, second)
+    except OSError:  # Another file system, or one without links.
+        shutil.copy2(present, second)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,5 @@
+"""Fixtures of these tests."""
+
+from tests.deploy.conftest import short_tmp
+
+__all__ = ["short_tmp"]
