@@ -17,6 +17,7 @@ from agentic_sdr.buffer.v1.buffer_service_pb2_grpc import BufferServiceStub
 from agentic_sdr.common.v1 import message_pb2, turn_pb2
 from buffer_service.app import BufferApp
 from buffer_service.store import copies
+from buffer_service.store.schema import VERSION
 from service_kit import backups, errors
 from service_kit.testing import in_process
 from tests.buffer_service.test_service import CONTACT, SCOPE, Worker, buffer, echo, enqueue, lane, message, settings
@@ -42,7 +43,7 @@ async def refused(stub: object, name: str) -> errors.ParsedError:
 
 
 async def test_a_copy_is_what_its_answer_says(tmp_path: Path) -> None:
-    async with buffer(tmp_path) as stub:
+    async with buffer(tmp_path, SDR_BUFFER_STRATEGY="enqueue") as stub:
         await enqueue(stub, message("m1"))
         answer = await stub.Backup(pb.BackupRequest(name="nightly"), timeout=10)
         assert (answer.open_turns, answer.pending_messages, answer.workers) == (1, 0, 0)
@@ -57,7 +58,7 @@ async def test_a_copy_is_what_its_answer_says(tmp_path: Path) -> None:
     file = tmp_path / "backups" / "nightly" / "buffer.db"
     assert answer.copy.file_name == file.name
     assert answer.copy.sha256 == hashlib.sha256(file.read_bytes()).hexdigest()
-    assert (answer.copy.bytes, answer.copy.schema_version) == (file.stat().st_size, 2)
+    assert (answer.copy.bytes, answer.copy.schema_version) == (file.stat().st_size, VERSION)
     assert [p.name for p in file.parent.iterdir()] == ["buffer.db"]
     for path in (file, file.parent, file.parent.parent):
         assert stat.S_IMODE(path.stat().st_mode) & 0o077 == 0
@@ -146,7 +147,7 @@ async def test_what_is_written_meanwhile_does_not_spoil_the_copy(
 
 async def test_what_a_copy_holds_open_goes_to_a_human_and_is_never_answered(tmp_path: Path) -> None:
     """It may have been answered after the copy was made: nobody gets the same answer twice."""
-    async with buffer(tmp_path, SDR_BUFFER_QUIET_MS="60000") as stub:
+    async with buffer(tmp_path, SDR_BUFFER_STRATEGY="enqueue", SDR_BUFFER_QUIET_MS="60000") as stub:
         worker = Worker(stub)
         await worker.hello()
         [sending] = await enqueue(stub, message("m1"))
@@ -250,7 +251,7 @@ async def test_a_file_of_the_version_before_is_lifted(tmp_path: Path) -> None:
     async with buffer(tmp_path) as stub:
         [result] = await enqueue(stub, message("m1"))
     db = apsw.Connection(str(tmp_path / "buffer.db"))
-    db.execute("DROP TABLE meta; PRAGMA user_version = 1").fetchall()
+    db.execute(f"DROP TABLE meta; PRAGMA user_version = {VERSION - 1}").fetchall()
     db.close()
     async with buffer(tmp_path) as stub:
         assert (await lane(stub, result.conversation_id)).state == pb.LANE_STATE_WAITING

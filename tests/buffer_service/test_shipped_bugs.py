@@ -84,7 +84,9 @@ class Shop:
 async def shop(path: Path, clock: ManualClock | None = None, **more: str) -> AsyncIterator[Shop]:
     clock = clock or ManualClock(int(time.time() * 1000))
     path.mkdir(exist_ok=True)
-    async with in_process(BufferApp(settings(path, **more), clock=clock)) as channel:
+    async with in_process(
+        BufferApp(settings(path, **{"SDR_BUFFER_COMMIT_HOLD_MS": "400", **more}), clock=clock)
+    ) as channel:
         yield Shop(path, clock, BufferServiceStub(channel))
 
 
