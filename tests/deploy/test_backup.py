@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import http.client
+import json
 import os
 import shutil
 import socket
@@ -22,6 +23,7 @@ import pytest
 
 from agentic_sdr.buffer.v1 import buffer_service_pb2
 from agentic_sdr.common.v1 import backup_pb2
+from buffer_service.store import copies
 from buffer_service.store import schema as buffer_schema
 from buffer_service.store.sqlite import SqliteStore
 from context_service.store import schema
@@ -150,6 +152,13 @@ def test_what_is_no_manifest_is_refused(made: Path, text: str) -> None:
         restore.checked(made)
 
 
+def test_another_format_is_refused(made: Path) -> None:
+    written = json.loads((made / manifest.FILE).read_text())
+    (made / manifest.FILE).write_text(json.dumps(written | {"format": 2}))
+    with pytest.raises(BackupError, match="a format of its own"):
+        restore.checked(made)
+
+
 def test_a_backup_of_a_newer_version_is_refused(settings: SystemSettings, made: Path) -> None:
     newer = manifest.StoreFile(file_name="buffer.db", bytes=1, sha256="", schema_version=99)
     folder = copy_of(settings.data_dir, "newer", buffer=newer, version="v7")
@@ -269,6 +278,7 @@ def test_a_name_is_used_once(settings: SystemSettings, made: Path) -> None:
 
 def test_the_latest_backups_are_kept(settings: SystemSettings, made: Path) -> None:
     backups = made.parent
+    os.utime(made / manifest.FILE, (0, 0))  # The clock was wrong; the one that was just made stays all the same.
     for age, name in ((400, "old"), (300, "older-name-newer-file"), (200, "two")):
         folder = copy_of(settings.data_dir, name)
         os.utime(folder / manifest.FILE, (time.time() - age, time.time() - age))
@@ -306,10 +316,16 @@ async def test_data_that_the_old_version_can_read_stay(settings: SystemSettings,
 
 
 async def test_migrated_data_are_put_back_if_nothing_happened_to_them(settings: SystemSettings, made: Path) -> None:
+    """And what was open in them is still the agent's to answer, not a human's."""
     data = settings.data_dir
+    with contextlib.closing(apsw.Connection(str(data / "buffer.db"))) as db:
+        copies.seal(db, "two")
+    folder = copy_of(data, "two")
     lift(data / "buffer.db")
-    story = upgrading(settings)._put_back(made)
+    story = upgrading(settings)._put_back(folder)
     assert story is not None and "put back" in story
+    with contextlib.closing(apsw.Connection(str(data / "buffer.db"))) as db:
+        assert copies.mark_of(db) is None
     await opened(data)
 
 
