@@ -1,6 +1,6 @@
 """The SQLite schema, by version. A migration is a script that lifts a file by one version; they are never edited."""
 
-VERSION = 1
+VERSION = 2
 
 MIGRATIONS: dict[int, str] = {
     1: """
@@ -61,5 +61,8 @@ CREATE TABLE quarantine (
   quarantine_id INTEGER PRIMARY KEY AUTOINCREMENT, tenant TEXT NOT NULL, channel TEXT NOT NULL, instance TEXT NOT NULL,
   reason TEXT NOT NULL, body BLOB NOT NULL, created_at INTEGER NOT NULL
 );
+""",
+    2: """
+ALTER TABLE echo ADD COLUMN position INTEGER NOT NULL DEFAULT 0;
 """,
 }
