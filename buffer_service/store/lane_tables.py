@@ -2,8 +2,8 @@
 
 A transaction (`begin` … `commit`) holds many steps, so that one fsync makes them durable together; a step is one
 command of turn-taking, and a failed one leaves nothing behind. Entities that a step was handed are saved when it
-ends, by comparing them with the rows they came from; before a question that only the tables answer (`ask`), too, so that
-a step sees what it has done itself.
+ends, by comparing them with the rows they came from; and before a question that only the tables answer (`ask`), so
+that a step sees what it has done itself.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The stores under test, each behind a home that can be opened, closed and killed; and the model they are compared with."""
+"""The stores under test, each behind a home that can be opened and killed; and the model they are compared with."""
 
 from __future__ import annotations
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
+from buffer_service.store.sqlite import SqliteStore
 from buffer_service.turn_taking.entities import (
     Echo,
     EndReason,
@@ -24,7 +26,8 @@ from buffer_service.turn_taking.entities import (
     TurnKind,
 )
 from buffer_service.turn_taking.ports import UnknownConversation
-from tests.buffer_service.stores import STORES, BufferStore, Home
+from tests.buffer_service.broken_stores import BROKEN, ONLY_BY_CONTRACT
+from tests.buffer_service.stores import STORES, BufferStore, Home, SqliteHome
 
 HERE = Scope("default", "test", "one")
 T0 = 1_000_000
@@ -198,8 +201,18 @@ class TestTransactions:
 class TestAttributes:
     """Every attribute of every entity; a new one joins by itself, because its default is changed here by its type."""
 
-    SKIPPED = {"conversation_id", "scope", "created_at", "turn", "pending", "echoes", "turn_id", "number", "messages"}
-    SPECIAL = {
+    SKIPPED: ClassVar = {
+        "conversation_id",
+        "scope",
+        "created_at",
+        "turn",
+        "pending",
+        "echoes",
+        "turn_id",
+        "number",
+        "messages",
+    }
+    SPECIAL: ClassVar = {
         "pause": Pause(T0, T0 + 5, "rpc"),
         "kind": TurnKind.APOLOGY,
         "end_reason": EndReason.PAUSED,
@@ -842,3 +855,44 @@ class TestForgetting:
                 desk.ended(store.lane(name), recorded=True)
         with desk.step() as store:
             assert [store.sweep(ALL, limit) for limit in (2, 2, 2)] == [2, 2, 1]
+
+
+CONTRACT = [
+    (group, name)
+    for group in (
+        TestTransactions,
+        TestLanes,
+        TestDeduplication,
+        TestIdentity,
+        TestHistory,
+        TestEvidence,
+        TestDeadLettersAndCounts,
+        TestForgetting,
+        TestAttributes,
+    )
+    for name in vars(group)
+    if name.startswith("test_")
+]
+
+
+def objections(kind: type[SqliteStore], folder: Path) -> Iterator[str]:
+    """What the contract has against a store."""
+    for number, (group, name) in enumerate(CONTRACT):
+        check = getattr(group(), name)
+        arguments = {"running": True} if "running" in inspect.signature(check).parameters else {}
+        home = SqliteHome(folder / f"{number}", kind)
+        try:
+            check(home, **arguments)
+        except (Exception, pytest.fail.Exception) as error:
+            yield f"{name}: {error!r}"
+        finally:
+            home.kill()
+
+
+def test_the_contract_has_nothing_against_the_real_store(tmp_path: Path) -> None:
+    assert list(objections(SqliteStore, tmp_path)) == []
+
+
+@pytest.mark.parametrize("broken", [*BROKEN, *ONLY_BY_CONTRACT], ids=lambda broken: broken.__name__)
+def test_the_contract_rejects_a_broken_store(broken: type[SqliteStore], tmp_path: Path) -> None:
+    assert next(objections(broken, tmp_path), None)
