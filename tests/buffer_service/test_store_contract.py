@@ -26,7 +26,7 @@ from buffer_service.turn_taking.entities import (
     TurnKind,
 )
 from buffer_service.turn_taking.ports import UnknownConversation
-from tests.buffer_service.broken_stores import BROKEN, ONLY_BY_CONTRACT
+from tests.buffer_service.broken_stores import BROKEN
 from tests.buffer_service.stores import STORES, BufferStore, Home, SqliteHome
 
 HERE = Scope("default", "test", "one")
@@ -861,8 +861,8 @@ CONTRACT = [
     (group, name)
     for group in (
         TestTransactions,
-        TestLanes,
         TestDeduplication,
+        TestLanes,
         TestIdentity,
         TestHistory,
         TestEvidence,
@@ -889,10 +889,6 @@ def objections(kind: type[SqliteStore], folder: Path) -> Iterator[str]:
             home.kill()
 
 
-def test_the_contract_has_nothing_against_the_real_store(tmp_path: Path) -> None:
-    assert list(objections(SqliteStore, tmp_path)) == []
-
-
-@pytest.mark.parametrize("broken", [*BROKEN, *ONLY_BY_CONTRACT], ids=lambda broken: broken.__name__)
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.__name__)
 def test_the_contract_rejects_a_broken_store(broken: type[SqliteStore], tmp_path: Path) -> None:
     assert next(objections(broken, tmp_path), None)
