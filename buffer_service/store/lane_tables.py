@@ -2,7 +2,8 @@
 
 A transaction (`begin` … `commit`) holds many steps, so that one fsync makes them durable together; a step is one
 command of turn-taking, and a failed one leaves nothing behind. Entities that a step was handed are saved when it
-ends, by comparing them with the rows they came from.
+ends, by comparing them with the rows they came from; and before a question that only the tables answer (`ask`), so
+that a step sees what it has done itself.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ class LaneTables(Connection):
         super().__init__(path)
         self.live_messages = 0
         self.live_bytes = 0
-        self._lanes: dict[str, tuple[Lane, rows.Row | None]] = {}
+        self._lanes: dict[str, tuple[Lane, rows.Row | None, list[Echo]]] = {}
         self._turns: dict[str, tuple[Turn, rows.Row | None, list[rows.Row]]] = {}
         self._messages: dict[int, tuple[InboxMessage, rows.Row]] = {}
         self._number = int(self.one("SELECT max(ifnull(max(number), 0), ifnull(max(ended_no), 0)) FROM turn")[0])
@@ -68,24 +69,24 @@ class LaneTables(Connection):
             raise UnknownConversation(conversation_id)
         row = found[0]
         lane = rows.lane_of(row)
-        self._lanes[conversation_id] = (lane, row)
+        if row[20]:
+            lane.echoes = self._load_echoes(conversation_id)
+        self._lanes[conversation_id] = (lane, row, list(lane.echoes))
         if row[17]:
             lane.turn = self.turn(row[17])
         if row[18]:
             lane.pending = self._load_messages("conversation_id = ? AND turn_id = ''", conversation_id)
-        if row[20]:
-            lane.echoes = self._load_echoes(conversation_id)
         return lane
 
     def create_lane(self, scope: Scope, now: int) -> Lane:
         """A new conversation."""
         lane = Lane(str(uuid.uuid4()), scope, now)
-        self._lanes[lane.conversation_id] = (lane, None)
+        self._lanes[lane.conversation_id] = (lane, None, [])
         return lane
 
     def live_lanes(self) -> list[str]:
         """Conversations in which something is to be done or to be awaited."""
-        found = self.query(
+        found = self.ask(
             "SELECT conversation_id FROM conversation WHERE turn_id <> '' OR pending > 0 OR unrecorded > 0 "
             "OR pause_since IS NOT NULL OR echoes > 0 ORDER BY activity_at"
         )
@@ -105,7 +106,7 @@ class LaneTables(Connection):
 
     def _load_echoes(self, conversation_id: str) -> list[Echo]:
         found = self.query(
-            "SELECT message_id, text, at, provider_at, body FROM echo WHERE conversation_id = ? ORDER BY at",
+            "SELECT message_id, text, at, provider_at, body FROM echo WHERE conversation_id = ? ORDER BY position, at",
             (conversation_id,),
         )
         return [
@@ -238,7 +239,7 @@ class LaneTables(Connection):
 
     def merged_into(self, lane: Lane) -> list[str]:
         """See LaneStore."""
-        found = self.query(
+        found = self.ask(
             "WITH RECURSIVE merged (name) AS ("
             "SELECT conversation_id FROM conversation WHERE merged_into = ? AND merged_into <> '' UNION "
             "SELECT c.conversation_id FROM conversation c JOIN merged m ON c.merged_into = m.name "
@@ -249,9 +250,9 @@ class LaneTables(Connection):
 
     def unknown_parts(self, lane: Lane, since: int) -> list[tuple[Turn, Part]]:
         """See LaneStore."""
-        found = self.query(
+        found = self.ask(
             "SELECT DISTINCT t.turn_id FROM part p JOIN turn t ON t.turn_id = p.turn_id "
-            "WHERE p.state = 4 AND p.closed_at >= ? AND t.conversation_id = ? AND t.ended_no > 0",
+            "WHERE p.state = 4 AND p.closed_at >= ? AND t.conversation_id = ? AND t.ended_no > 0 ORDER BY t.ended_no",
             (since, lane.conversation_id),
         )
         turns = [self.turn(row[0]) for row in found]
@@ -271,7 +272,7 @@ class LaneTables(Connection):
 
     def knows_send(self, lane: Lane, provider_message_id: str) -> bool:
         """See LaneStore."""
-        found = self.query(
+        found = self.ask(
             "SELECT 1 FROM part p JOIN turn t ON t.turn_id = p.turn_id "
             "WHERE p.provider_message_id = ? AND t.conversation_id = ? LIMIT 1",
             (provider_message_id, lane.conversation_id),
@@ -280,41 +281,51 @@ class LaneTables(Connection):
 
     # ---- saving
 
+    def ask(self, sql: str, args: tuple[object, ...] = ()) -> list[rows.Row]:
+        """Rows of a question about more than the entities in hand, whose changes are saved first."""
+        self._save()
+        return self.query(sql, args)
+
     def _save(self) -> None:
-        for lane, before in list(self._lanes.values()):
-            self._save_lane(lane, before)
+        for lane, before, echoes in list(self._lanes.values()):
+            self._save_lane(lane, before, echoes)
         for turn, row, parts in list(self._turns.values()):
             self._save_turn(turn, row, parts)
-        for message, row in self._messages.values():
+        for message, row in list(self._messages.values()):
             now = (message.conversation_id, int(message.record_only), message.turn_id)
             if now != (row[2], row[7], row[8]):
                 self.db.execute(
                     "UPDATE message SET conversation_id = ?, record_only = ?, turn_id = ? WHERE sequence = ?",
                     (*now, message.sequence),
                 )
+                self._messages[message.sequence] = (message, (*row[:2], now[0], *row[3:7], *now[1:]))
 
-    def _save_lane(self, lane: Lane, before: rows.Row | None) -> None:
+    def _save_lane(self, lane: Lane, before: rows.Row | None, echoes_before: list[Echo]) -> None:
         row = rows.lane_row(lane)
-        if row == before:
-            return
-        marks = rows.placeholders(rows.LANE)
-        self.db.execute(f"INSERT OR REPLACE INTO conversation ({rows.LANE}) VALUES ({marks})", row)
-        if lane.echoes or (before and before[20]):
-            self.db.execute("DELETE FROM echo WHERE conversation_id = ?", (lane.conversation_id,))
-            for echo in lane.echoes:
-                incoming = echo.incoming
-                self.db.execute(
-                    "INSERT INTO echo (conversation_id, message_id, text, at, provider_at, body) "
-                    "VALUES (?, ?, ?, ?, ?, ?)",
-                    (
-                        lane.conversation_id,
-                        incoming.message_id,
-                        echo.text,
-                        echo.at,
-                        incoming.provider_at,
-                        incoming.body,
-                    ),
-                )
+        if row != before:
+            marks = rows.placeholders(rows.LANE)
+            self.db.execute(f"INSERT OR REPLACE INTO conversation ({rows.LANE}) VALUES ({marks})", row)
+        if lane.echoes != echoes_before:
+            self._save_echoes(lane)
+        self._lanes[lane.conversation_id] = (lane, row, list(lane.echoes))
+
+    def _save_echoes(self, lane: Lane) -> None:
+        self.db.execute("DELETE FROM echo WHERE conversation_id = ?", (lane.conversation_id,))
+        for position, echo in enumerate(lane.echoes):
+            incoming = echo.incoming
+            self.db.execute(
+                "INSERT INTO echo (conversation_id, message_id, text, at, provider_at, body, position) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (
+                    lane.conversation_id,
+                    incoming.message_id,
+                    echo.text,
+                    echo.at,
+                    incoming.provider_at,
+                    incoming.body,
+                    position,
+                ),
+            )
 
     def _save_turn(self, turn: Turn, before: rows.Row | None, parts_before: list[rows.Row]) -> None:
         row = rows.turn_row(turn)
@@ -336,3 +347,4 @@ class LaneTables(Connection):
                 )
         if len(parts) < len(parts_before):
             self.db.execute("DELETE FROM part WHERE turn_id = ? AND position >= ?", (turn.turn_id, len(parts)))
+        self._turns[turn.turn_id] = (turn, row, parts)

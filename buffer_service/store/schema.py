@@ -1,6 +1,6 @@
 """The SQLite schema, by version. A migration is a script that lifts a file by one version; they are never edited."""
 
-VERSION = 3
+VERSION = 4
 
 MIGRATIONS: dict[int, str] = {
     1: """
@@ -63,5 +63,6 @@ CREATE TABLE quarantine (
 );
 """,
     2: "ALTER TABLE conversation ADD COLUMN average_gap INTEGER NOT NULL DEFAULT 0;",
-    3: "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    3: "ALTER TABLE echo ADD COLUMN position INTEGER NOT NULL DEFAULT 0;",
+    4: "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
 }

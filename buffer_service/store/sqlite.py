@@ -37,7 +37,7 @@ class SqliteStore(LaneTables):
     def conversations_of(self, scope: Scope, aliases: Sequence[str]) -> list[str]:
         """Conversations that these aliases name, the oldest first."""
         marks = ", ".join("?" * len(aliases))
-        found = self.query(
+        found = self.ask(
             f"SELECT DISTINCT a.conversation_id FROM alias a LEFT JOIN conversation c USING (conversation_id) "
             f"WHERE a.tenant = ? AND a.channel = ? AND a.instance = ? AND a.alias IN ({marks}) "
             "ORDER BY c.created_at, c.conversation_id",
@@ -71,7 +71,7 @@ class SqliteStore(LaneTables):
 
     def note_delivery(self, scope: Scope, provider_message_id: str, status: int) -> str:
         """Notes how far a sent part came; never goes back. The conversation's id, or "" for a part that is not ours."""
-        found = self.query(
+        found = self.ask(
             "SELECT p.turn_id, p.position, c.conversation_id FROM part p JOIN turn t ON t.turn_id = p.turn_id "
             "JOIN conversation c ON c.conversation_id = t.conversation_id "
             "WHERE p.provider_message_id = ? AND c.tenant = ? AND c.channel = ? AND c.instance = ?",
@@ -95,7 +95,7 @@ class SqliteStore(LaneTables):
 
     def ended_turns(self, conversation_id: str, limit: int) -> list[Turn]:
         """Ended turns, latest first."""
-        found = self.query(
+        found = self.ask(
             f"SELECT {rows.TURN} FROM turn WHERE conversation_id = ? AND ended_no > 0 ORDER BY ended_no DESC LIMIT ?",
             (conversation_id, limit),
         )
@@ -104,7 +104,7 @@ class SqliteStore(LaneTables):
     def list_lanes(self, tenant: str, after: tuple[int, str], limit: int, *, idle_too: bool) -> list[Lane]:
         """Lanes after this (activity, id), oldest activity first."""
         live = "" if idle_too else f"AND {LIVE}"
-        found = self.query(
+        found = self.ask(
             f"SELECT conversation_id FROM conversation WHERE tenant = ? AND merged_into = '' {live} "
             "AND (activity_at, conversation_id) > (?, ?) ORDER BY activity_at, conversation_id LIMIT ?",
             (tenant, *after, limit),
@@ -132,11 +132,12 @@ class SqliteStore(LaneTables):
 
     def messages_of(self, turn_id: str) -> list[InboxMessage]:
         """The messages of a turn."""
+        self._save()
         return self._load_messages("turn_id = ?", turn_id)
 
     def turn_of_message(self, scope: Scope, message_id: str) -> str:
         """The turn that a message belongs to; "" while it waits."""
-        found = self.query(
+        found = self.ask(
             "SELECT turn_id FROM message WHERE tenant = ? AND channel = ? AND instance = ? AND message_id = ?",
             (scope.tenant, scope.channel, scope.instance, message_id),
         )
@@ -151,6 +152,7 @@ class SqliteStore(LaneTables):
 
     def stats(self, tenant: str) -> dict[str, Any]:
         """Counts; all of them from small indexes."""
+        self._save()
         who = "tenant = ?" if tenant else "? = ''"
         turns, paused, oldest, pending, unrecorded = self.one(
             "SELECT count(*) FILTER (WHERE turn_id <> ''), count(*) FILTER (WHERE pause_since IS NOT NULL), "
@@ -179,7 +181,7 @@ class SqliteStore(LaneTables):
 
     def conversations_of_person(self, tenant: str, alias: str) -> list[str]:
         """Conversations of a person over all channels and instances, also those that were merged away."""
-        found = self.query(
+        found = self.ask(
             "WITH RECURSIVE person (name) AS ("
             "SELECT conversation_id FROM alias WHERE tenant = ? AND alias = ? UNION "
             "SELECT c.conversation_id FROM conversation c JOIN person p ON c.merged_into = p.name "
@@ -190,6 +192,7 @@ class SqliteStore(LaneTables):
 
     def erase(self, conversation_id: str) -> int:
         """Deletes everything of a conversation; the number of messages."""
+        self._save()
         self._lanes.pop(conversation_id, None)
         for turn in [t for t, *_ in self._turns.values() if t.conversation_id == conversation_id]:
             del self._turns[turn.turn_id]
@@ -224,7 +227,7 @@ class SqliteStore(LaneTables):
 
     def sweep(self, before: int, limit: int = 200) -> int:
         """Deletes recorded turns that ended before this instant, with messages and parts; the number of turns."""
-        found = self.query(
+        found = self.ask(
             "SELECT turn_id FROM turn t WHERE recorded = 1 AND ended_at < ? AND NOT EXISTS "
             "(SELECT 1 FROM dead_letter d WHERE d.turn_id = t.turn_id AND d.replayed_at = 0) LIMIT ?",
             (before, limit),

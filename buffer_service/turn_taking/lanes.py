@@ -247,7 +247,9 @@ class Lanes(Assignment):
             older.waits_for = (*older.waits_for, younger.conversation_id)
         older.waits_for += younger.waits_for
         younger.waits_for = ()
-        older.echoes, younger.echoes = [*older.echoes, *younger.echoes], []
+        known = {e.incoming.message_id for e in older.echoes}
+        older.echoes += [e for e in younger.echoes if e.incoming.message_id not in known]
+        younger.echoes = []
         if older.pause:
             self.pause_lane(now, older, older.pause.reason)
         self._move_pending(younger)

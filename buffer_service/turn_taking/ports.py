@@ -19,7 +19,8 @@ class LaneStore(Protocol):
         """The lane itself, also when it was merged away. Raises UnknownConversation."""
 
     def next_number(self) -> int:
-        """A number above all that were given; order of turns and of their ends."""
+        """A number above all that are stored or were given since the store was opened: the order of turns and of their
+        ends."""
 
     def new_turn_id(self) -> str:
         """A globally unique id."""

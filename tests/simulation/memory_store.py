@@ -15,7 +15,7 @@ class MemoryStore:
         self.lanes: dict[str, Lane] = {}
         self.turns: dict[str, Turn] = {}
         self.ended: list[Turn] = []
-        self.seen: set[str] = set()
+        self.messages: dict[tuple[Scope, str], InboxMessage] = {}
         self.dead: list[tuple[str, str]] = []
         self.record_batch = record_batch
         self._numbers = itertools.count(1)
@@ -39,10 +39,10 @@ class MemoryStore:
         return str(next(self._turn_ids))
 
     def new_message(self, lane: Lane, incoming: Incoming, now: int) -> InboxMessage | None:
-        if incoming.message_id in self.seen:
+        key = (lane.scope, incoming.message_id)
+        if key in self.messages:
             return None
-        self.seen.add(incoming.message_id)
-        return InboxMessage(
+        message = self.messages[key] = InboxMessage(
             sequence=next(self._sequences),
             message_id=incoming.message_id,
             conversation_id=lane.conversation_id,
@@ -52,6 +52,7 @@ class MemoryStore:
             human=incoming.human,
             record_only=incoming.record_only,
         )
+        return message
 
     def add_turn(self, turn: Turn) -> None:
         self.turns[turn.turn_id] = turn
@@ -79,7 +80,7 @@ class MemoryStore:
 
     def ended_no(self, lane: Lane, turn_id: str) -> int:
         turn = self.turns.get(turn_id)
-        return turn.ended_no if turn else 0
+        return turn.ended_no if turn and turn.conversation_id == lane.conversation_id else 0
 
     def bury(self, turn: Turn, reason: str, now: int) -> None:
         self.dead.append((turn.turn_id, reason))
@@ -95,11 +96,12 @@ class MemoryStore:
 
     def correct(self, turn_id: str, index: int, attempt: int, provider_message_id: str) -> bool:
         turn = self.turns.get(turn_id)
-        part = turn.parts[index] if turn and index < len(turn.parts) else None
+        part = turn.parts[index] if turn and 0 <= index < len(turn.parts) else None
         if part is None or part.attempt != attempt or part.state is not PartState.UNKNOWN:
             return False
         part.state, part.provider_message_id = PartState.SENT, provider_message_id
         return True
 
     def knows_send(self, lane: Lane, provider_message_id: str) -> bool:
-        return any(p.provider_message_id == provider_message_id for t in self._ended(lane) for p in t.parts)
+        mine = [t for t in self.turns.values() if t.conversation_id == lane.conversation_id]
+        return any(p.provider_message_id == provider_message_id for t in mine for p in t.parts)

@@ -143,7 +143,7 @@ class SimulatedSqlite(SqliteStore):
             return self.lane(conversation_id)
         except UnknownConversation:
             lane = Lane(conversation_id, Scope("default", "test", "one"), now)
-            self._lanes[conversation_id] = (lane, None)
+            self._lanes[conversation_id] = (lane, None, [])
             return lane
 
     def unrecorded_turns(self, lane: Lane) -> list[Turn]:
