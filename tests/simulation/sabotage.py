@@ -75,7 +75,8 @@ class NoDeduplication(Witnessed):
     """Takes a redelivered message for a new one."""
 
     def enqueue(self, now: int, conversation_id: str, incoming: Any) -> Any:
-        self.store.seen.discard(incoming.message_id)  # type: ignore[attr-defined]
+        scope = self.store.lane(conversation_id).scope
+        self.store.messages.pop((scope, incoming.message_id), None)  # type: ignore[attr-defined]
         return super().enqueue(now, conversation_id, incoming)
 
 
