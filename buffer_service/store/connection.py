@@ -31,7 +31,11 @@ class Connection:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.db = self._open(path)
-        self._migrate()
+        try:
+            self._migrate()
+        except (apsw.NotADBError, apsw.CorruptError):
+            # Damage that the check trips over instead of reporting it.
+            raise ConfigurationError(f"{path} is damaged; restore a backup") from None
 
     # ---- opening and closing
 
