@@ -1,4 +1,4 @@
-"""Child processes: start, wait for, count the CPU of, stop."""
+"""Child processes: start, wait for, count the CPU and memory of, stop."""
 
 from __future__ import annotations
 
@@ -68,6 +68,10 @@ class Processes:
         """CPU time of each so far; zeros where the system has no /proc."""
         return {name: _cpu_seconds(child.pid) for name, child in self._children.items()}
 
+    def rss_bytes(self) -> dict[str, int]:
+        """Resident memory of each; zeros where the system has no /proc."""
+        return {name: _rss_bytes(child.pid) for name, child in self._children.items()}
+
     def stop(self) -> None:
         """SIGTERM in reverse order, SIGKILL for what stays."""
         for child in reversed(self._children.values()):
@@ -100,3 +104,11 @@ def _cpu_seconds(pid: int) -> float:
     except OSError:
         return 0.0
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _rss_bytes(pid: int) -> int:
+    try:
+        pages = Path(f"/proc/{pid}/statm").read_text(encoding="utf-8").split()[1]
+    except OSError:
+        return 0
+    return int(pages) * os.sysconf("SC_PAGE_SIZE")

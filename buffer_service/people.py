@@ -15,7 +15,7 @@ from buffer_service.turn_taking import TurnTaking
 from buffer_service.turn_taking.entities import Incoming, Lane
 from service_kit import page_tokens
 from service_kit.durations import ms_to_timestamp
-from service_kit.errors import InvalidArgument, NotFound, WrongState
+from service_kit.errors import NotFound, WrongState
 
 ENDED_TURNS = 20
 
@@ -42,8 +42,6 @@ class People:
         """One lane, followed to the one that it was merged into."""
         if request.conversation_id:
             return self._show(self._turns.lane(request.conversation_id), ended=True)
-        if not request.alias:
-            raise InvalidArgument("Give a conversation_id, or scope and alias.", field="conversation_id")
         lane = self._identities.find(scope_of(request.scope), [request.alias])
         if lane is None:
             raise NotFound("There is no such conversation.", resource="conversation")

@@ -12,7 +12,6 @@ import grpc
 
 from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
 from agentic_sdr.buffer.v1 import buffer_service_pb2_grpc
-from agentic_sdr.common.v1 import error_reason_pb2
 from buffer_service import history, validation, wire
 from buffer_service.engine import Engine
 from buffer_service.inbox import Inbox
@@ -23,7 +22,7 @@ from buffer_service.turn_taking.entities import SendOutcome
 from buffer_service.turn_taking.frames import Frame
 from service_kit import logs
 from service_kit.backups import Backups
-from service_kit.errors import InvalidArgument, ProtocolError, ServiceError
+from service_kit.errors import ProtocolError, ServiceError
 from service_kit.together import add_waiting
 
 Context = grpc.aio.ServicerContext[Any, Any]
@@ -48,7 +47,7 @@ class BufferService(buffer_service_pb2_grpc.BufferServiceServicer):
     # ---- messages
 
     async def Enqueue(self, request: pb.EnqueueRequest, context: Context) -> pb.EnqueueResponse:
-        validation.events(request.events)
+        validation.enqueue(request)
         results = await self._engine.call(lambda now: self._inbox.enqueue(now, request.events))
         return pb.EnqueueResponse(results=results)
 
@@ -57,11 +56,11 @@ class BufferService(buffer_service_pb2_grpc.BufferServiceServicer):
     async def RunTurns(
         self, request_iterator: AsyncIterator[pb.RunTurnsRequest], context: Context
     ) -> AsyncIterator[pb.RunTurnsResponse]:
-        hello = await _first_frame(request_iterator)
+        first = await _first_frame(request_iterator)
         sid = next(self._sids)
         queue = self._streams[sid] = asyncio.Queue()
-        self._engine.post(lambda now: self._hello(now, sid, hello))
-        reader = asyncio.create_task(self._read(sid, request_iterator), name=f"run-turns-{sid}")
+        self._engine.post(lambda now: self._hello(now, sid, first.hello))
+        reader = asyncio.create_task(self._read(sid, first, request_iterator), name=f"run-turns-{sid}")
         try:
             going_on = True
             while going_on and (frame := await queue.get()) is not None:
@@ -72,20 +71,26 @@ class BufferService(buffer_service_pb2_grpc.BufferServiceServicer):
             self._streams.pop(sid, None)
             self._engine.post(lambda now: self._turns.stream_lost(sid))
 
-    async def _read(self, sid: int, frames: AsyncIterator[pb.RunTurnsRequest]) -> None:
+    async def _read(self, sid: int, first: pb.RunTurnsRequest, frames: AsyncIterator[pb.RunTurnsRequest]) -> None:
         try:
+            self._take_following(sid, first)
             async for frame in frames:
                 self._take(sid, frame)
-                for following in frame.also:
-                    self._take(sid, following)
+                self._take_following(sid, frame)
         finally:
             # The worker closed its half: what is under way is decided by its lease.
             self._end(sid)
 
-    def _take(self, sid: int, frame: pb.RunTurnsRequest) -> None:
-        kind = frame.WhichOneof("frame")
+    def _take_following(self, sid: int, frame: pb.RunTurnsRequest) -> None:
+        for following in frame.also:
+            self._take(sid, following, nested=True)
+
+    def _take(self, sid: int, frame: pb.RunTurnsRequest, *, nested: bool = False) -> None:
+        try:
+            validation.frame(frame, nested=nested)
+        except ServiceError as error:
+            return self._send(sid, wire.refused_frame_to_pb(frame, error))
         handlers: dict[str, Callable[[int, pb.RunTurnsRequest, int], None]] = {
-            "hello": lambda sid, f, now: self._hello(now, sid, f.hello),
             "heartbeat": lambda sid, f, now: self._turns.heartbeat(now, sid),
             "commit": self._commit,
             "result": self._result,
@@ -93,14 +98,8 @@ class BufferService(buffer_service_pb2_grpc.BufferServiceServicer):
             "release": self._release,
             "recorded": self._recorded,
         }
-        handler = handlers.get(kind or "")
-        if handler is None:
-            return
-        problem = _problem(frame)
-        if problem:
-            self._refuse_invalid(sid, frame, problem)
-        else:
-            self._engine.post(lambda now: handler(sid, frame, now))
+        handler = handlers[frame.WhichOneof("frame") or ""]
+        return self._engine.post(lambda now: handler(sid, frame, now))
 
     @property
     def _turns(self) -> TurnTaking:
@@ -108,7 +107,7 @@ class BufferService(buffer_service_pb2_grpc.BufferServiceServicer):
 
     def _hello(self, now: int, sid: int, hello: pb.Hello) -> None:
         holding = [(h.turn_id, h.epoch) for h in hello.holding]
-        self._turns.hello(now, sid, worker=hello.worker_id, capacity=max(0, hello.capacity), holding=holding)
+        self._turns.hello(now, sid, worker=hello.worker_id, capacity=hello.capacity, holding=holding)
 
     def _commit(self, sid: int, frame: pb.RunTurnsRequest, now: int) -> None:
         self._turns.commit(now, sid, wire.commit_of(frame.commit))
@@ -134,21 +133,12 @@ class BufferService(buffer_service_pb2_grpc.BufferServiceServicer):
 
     def _release(self, sid: int, frame: pb.RunTurnsRequest, now: int) -> None:
         f = frame.release
-        failed = f.reason != pb.RELEASE_REASON_DRAINING
+        failed = f.reason == pb.RELEASE_REASON_FAILED
         self._turns.release(now, turn_id=f.turn_id, epoch=f.epoch, failed=failed)
 
     def _recorded(self, sid: int, frame: pb.RunTurnsRequest, now: int) -> None:
         f = frame.recorded
         self._turns.recorded(now, conversation_id=f.conversation_id, turn_id=f.turn_id, version=f.version)
-
-    def _refuse_invalid(self, sid: int, frame: pb.RunTurnsRequest, problem: str) -> None:
-        kind = frame.WhichOneof("frame") or ""
-        body = getattr(frame, kind)
-        refusal = pb.Refusal(
-            reason=error_reason_pb2.INVALID_ARGUMENT, message="The frame is not valid.", metadata={"field": problem}
-        )
-        answer = pb.Committed(ask=getattr(body, "ask", 0), turn_id=body.turn_id, epoch=body.epoch, refusal=refusal)
-        self._send(sid, pb.RunTurnsResponse(committed=answer))
 
     # ---- frames out
 
@@ -180,19 +170,19 @@ class BufferService(buffer_service_pb2_grpc.BufferServiceServicer):
     # ---- people
 
     async def GetLane(self, request: pb.GetLaneRequest, context: Context) -> pb.GetLaneResponse:
+        validation.lane(request)
         return pb.GetLaneResponse(lane=await self._engine.call(lambda now: self._people.get_lane(request)))
 
     async def ListLanes(self, request: pb.ListLanesRequest, context: Context) -> pb.ListLanesResponse:
-        size = validation.page_size(request.page_size)
+        size = validation.lanes(request)
         return await self._engine.call(lambda now: self._people.list_lanes(request, size))
 
     async def PauseConversation(
         self, request: pb.PauseConversationRequest, context: Context
     ) -> pb.PauseConversationResponse:
         name = validation.identifier(request.conversation_id, "conversation_id")
-        if len(request.reason) > 200:
-            raise InvalidArgument("At most 200 characters.", field="reason")
-        lane = await self._engine.call(lambda now: self._people.pause(now, name, request.reason))
+        reason = validation.reason(request.reason)
+        lane = await self._engine.call(lambda now: self._people.pause(now, name, reason))
         return pb.PauseConversationResponse(lane=lane)
 
     async def ResumeConversation(
@@ -203,25 +193,24 @@ class BufferService(buffer_service_pb2_grpc.BufferServiceServicer):
         return pb.ResumeConversationResponse(lane=lane)
 
     async def ListDeadLetters(self, request: pb.ListDeadLettersRequest, context: Context) -> pb.ListDeadLettersResponse:
+        validation.tenant(request.tenant)
         size = validation.page_size(request.page_size)
         return await self._engine.call(lambda now: self._people.list_dead_letters(request, size))
 
     async def ReplayDeadLetter(
         self, request: pb.ReplayDeadLetterRequest, context: Context
     ) -> pb.ReplayDeadLetterResponse:
-        if request.dead_letter_id <= 0:
-            raise InvalidArgument("Must be positive.", field="dead_letter_id")
-        number, stale = request.dead_letter_id, request.answer_stale
+        number, stale = validation.positive(request.dead_letter_id, "dead_letter_id"), request.answer_stale
         return await self._engine.call(lambda now: self._people.replay(now, number, answer_stale=stale))
 
     async def ForgetContact(self, request: pb.ForgetContactRequest, context: Context) -> pb.ForgetContactResponse:
         contact = validation.identifier(request.contact, "contact")
-        tenant = request.tenant or "default"
+        tenant = validation.tenant(request.tenant) or "default"
         return await self._engine.call(lambda now: self._people.forget(now, tenant, contact))
 
     async def GetStats(self, request: pb.GetStatsRequest, context: Context) -> pb.GetStatsResponse:
-        last = self._inbox.last_event_at
-        return await self._engine.call(lambda now: self._people.stats(now, request.tenant, last))
+        tenant, last = validation.tenant(request.tenant), self._inbox.last_event_at
+        return await self._engine.call(lambda now: self._people.stats(now, tenant, last))
 
     async def Backup(self, request: pb.BackupRequest, context: Context) -> pb.BackupResponse:
         copied, unfinished = await self._backups.make(
@@ -233,20 +222,10 @@ class BufferService(buffer_service_pb2_grpc.BufferServiceServicer):
         return wire.backup_to_pb(copied, unfinished, workers)
 
 
-async def _first_frame(frames: AsyncIterator[pb.RunTurnsRequest]) -> pb.Hello:
+async def _first_frame(frames: AsyncIterator[pb.RunTurnsRequest]) -> pb.RunTurnsRequest:
     async for frame in frames:
         if frame.WhichOneof("frame") == "hello" and frame.hello.worker_id:
-            return frame.hello
+            validation.hello(frame.hello)
+            return frame
         break
     raise ProtocolError("The stream's first frame has to be Hello.", expected="hello")
-
-
-def _problem(frame: pb.RunTurnsRequest) -> str:
-    kind = frame.WhichOneof("frame")
-    if kind == "commit":
-        return validation.commit_problem(frame.commit)
-    if kind == "result" and not 1 <= frame.result.outcome <= 5:
-        return "outcome"
-    if kind == "finish" and frame.finish.WhichOneof("record") is None:
-        return "record"
-    return ""

@@ -14,6 +14,7 @@ from buffer_service.turn_taking.entities import InboxMessage, Lane, Part, Scope,
 from buffer_service.turn_taking.sessions import Commit
 from service_kit.backups import Copied
 from service_kit.durations import ms_to_duration, ms_to_timestamp
+from service_kit.errors import ServiceError
 
 REFUSALS = {
     fr.Reason.SUPERSEDED: "More messages belong to the turn than the reply was made from.",
@@ -65,6 +66,23 @@ def part_to_pb(index: int, part: Part) -> turn_pb2.Part:
 def effects_to_pb(effects: Iterable[bytes]) -> list[turn_pb2.Effect]:
     """Stored effects."""
     return [turn_pb2.Effect.FromString(e) for e in effects]
+
+
+def refused_frame_to_pb(frame: pb.RunTurnsRequest, error: ServiceError) -> pb.RunTurnsResponse:
+    """The answer to a frame that was not taken; `ask` is 0 where the frame has none."""
+    body = getattr(frame, frame.WhichOneof("frame") or "", None)
+    refusal = pb.Refusal(
+        reason=error_reason_pb2.ErrorReason.Value(error.reason), message=error.message, metadata=error.metadata
+    )
+    return pb.RunTurnsResponse(
+        committed=pb.Committed(
+            ask=getattr(body, "ask", 0),
+            # Repeated as it came, unless it is what is wrong.
+            turn_id="" if error.metadata.get("field") == "turn_id" else getattr(body, "turn_id", ""),
+            epoch=getattr(body, "epoch", 0),
+            refusal=refusal,
+        )
+    )
 
 
 def record_to_pb(record: fr.RecordedTurn) -> turn_pb2.TurnRecord:

@@ -278,7 +278,7 @@ class Receipt(_message.Message):
     provider_message_id: _builtins.str
     """The provider's id of it."""
     status: Global___DeliveryStatus.ValueType
-    """How far it came; never goes back."""
+    """How far it came; never goes back. UNSPECIFIED is refused."""
     def __init__(
         self,
         *,
@@ -1023,7 +1023,7 @@ Global___Refusal: _TypeAlias = Refusal  # noqa: Y015
 
 @_typing.final
 class Committed(_message.Message):
-    """Answer to Commit, Result or Finish."""
+    """Answer to Commit, Result or Finish, and to any frame that was malformed."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1038,7 +1038,7 @@ class Committed(_message.Message):
     COMPLETE_FIELD_NUMBER: _builtins.int
     RECORD_FIELD_NUMBER: _builtins.int
     ask: _builtins.int
-    """Number of the request."""
+    """Number of the request; 0 for a malformed frame without one."""
     turn_id: _builtins.str
     """The turn."""
     epoch: _builtins.int

@@ -114,9 +114,10 @@ class BufferServiceServicer:
     def RunTurns(self, request_iterator, context):
         """Gives turns to a worker and takes its reply. One stream per worker process, no age limit. The first frame is Hello.
         Refusals are frames (Committed.refusal); one turn's error never ends the stream. Frames about one turn are answered
-        in order. `ask` numbers a request, its answer repeats it.
+        in order. `ask` numbers a request, its answer repeats it. A malformed frame is refused with INVALID_ARGUMENT, whose
+        field is named within the frame's own message, and a second Hello with PROTOCOL; `ask` is 0 where the frame has none.
 
-        Errors: PROTOCOL when the first frame is not Hello.
+        Errors: PROTOCOL when the first frame is not Hello; INVALID_ARGUMENT when Hello is malformed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -144,7 +145,7 @@ class BufferServiceServicer:
         """Lets a human answer: ends the lane's turn (unsent parts are dropped, sent ones recorded), and what arrives meanwhile
         is recorded without an answer. Idempotent; a repeat renews the quiet time.
 
-        Errors: NOT_FOUND.
+        Errors: NOT_FOUND; INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -153,7 +154,7 @@ class BufferServiceServicer:
     def ResumeConversation(self, request, context):
         """Gives the conversation back to the agent. Idempotent. What was recorded during the pause is not answered.
 
-        Errors: NOT_FOUND.
+        Errors: NOT_FOUND; INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -172,7 +173,7 @@ class BufferServiceServicer:
         """Opens a new turn with a dead letter's messages at the end of the lane. Idempotent: a second call names the same turn.
         Messages older than the stale limit are recorded and the conversation is paused for a human, unless `answer_stale`.
 
-        Errors: NOT_FOUND; WRONG_STATE while its honest sentence is still on the way.
+        Errors: NOT_FOUND; INVALID_ARGUMENT; WRONG_STATE while its honest sentence is still on the way.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -181,6 +182,8 @@ class BufferServiceServicer:
     def ForgetContact(self, request, context):
         """Erases everything of a person: revokes a running turn, deletes messages, parts and aliases. A worker's
         late frame about it is refused (WRONG_STATE); the context service refuses a late record. Idempotent.
+
+        Errors: INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -188,6 +191,8 @@ class BufferServiceServicer:
 
     def GetStats(self, request, context):
         """Counts for `make status` and metrics. Cheap.
+
+        Errors: INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -46,9 +46,10 @@ class BufferServiceStub:
     RunTurns: _grpc.StreamStreamMultiCallable[_buffer_service_pb2.RunTurnsRequest, _buffer_service_pb2.RunTurnsResponse]
     """Gives turns to a worker and takes its reply. One stream per worker process, no age limit. The first frame is Hello.
     Refusals are frames (Committed.refusal); one turn's error never ends the stream. Frames about one turn are answered
-    in order. `ask` numbers a request, its answer repeats it.
+    in order. `ask` numbers a request, its answer repeats it. A malformed frame is refused with INVALID_ARGUMENT, whose
+    field is named within the frame's own message, and a second Hello with PROTOCOL; `ask` is 0 where the frame has none.
 
-    Errors: PROTOCOL when the first frame is not Hello.
+    Errors: PROTOCOL when the first frame is not Hello; INVALID_ARGUMENT when Hello is malformed.
     """
     GetLane: _grpc.UnaryUnaryMultiCallable[_buffer_service_pb2.GetLaneRequest, _buffer_service_pb2.GetLaneResponse]
     """Shows one conversation: its turn, what waits, what was sent. By conversation_id, or by scope and alias.
@@ -64,12 +65,12 @@ class BufferServiceStub:
     """Lets a human answer: ends the lane's turn (unsent parts are dropped, sent ones recorded), and what arrives meanwhile
     is recorded without an answer. Idempotent; a repeat renews the quiet time.
 
-    Errors: NOT_FOUND.
+    Errors: NOT_FOUND; INVALID_ARGUMENT.
     """
     ResumeConversation: _grpc.UnaryUnaryMultiCallable[_buffer_service_pb2.ResumeConversationRequest, _buffer_service_pb2.ResumeConversationResponse]
     """Gives the conversation back to the agent. Idempotent. What was recorded during the pause is not answered.
 
-    Errors: NOT_FOUND.
+    Errors: NOT_FOUND; INVALID_ARGUMENT.
     """
     ListDeadLetters: _grpc.UnaryUnaryMultiCallable[_buffer_service_pb2.ListDeadLettersRequest, _buffer_service_pb2.ListDeadLettersResponse]
     """Lists turns that no worker could finish, newest first. Pages.
@@ -80,14 +81,19 @@ class BufferServiceStub:
     """Opens a new turn with a dead letter's messages at the end of the lane. Idempotent: a second call names the same turn.
     Messages older than the stale limit are recorded and the conversation is paused for a human, unless `answer_stale`.
 
-    Errors: NOT_FOUND; WRONG_STATE while its honest sentence is still on the way.
+    Errors: NOT_FOUND; INVALID_ARGUMENT; WRONG_STATE while its honest sentence is still on the way.
     """
     ForgetContact: _grpc.UnaryUnaryMultiCallable[_buffer_service_pb2.ForgetContactRequest, _buffer_service_pb2.ForgetContactResponse]
     """Erases everything of a person: revokes a running turn, deletes messages, parts and aliases. A worker's
     late frame about it is refused (WRONG_STATE); the context service refuses a late record. Idempotent.
+
+    Errors: INVALID_ARGUMENT.
     """
     GetStats: _grpc.UnaryUnaryMultiCallable[_buffer_service_pb2.GetStatsRequest, _buffer_service_pb2.GetStatsResponse]
-    """Counts for `make status` and metrics. Cheap."""
+    """Counts for `make status` and metrics. Cheap.
+
+    Errors: INVALID_ARGUMENT.
+    """
     Backup: _grpc.UnaryUnaryMultiCallable[_buffer_service_pb2.BackupRequest, _buffer_service_pb2.BackupResponse]
     """Copies the store, while it works, to backups/NAME/buffer.db below the service's data directory. It is everything
     that was committed at one instant near the end of the call. The copy is marked: a buffer that starts on it hands
@@ -117,9 +123,10 @@ class BufferServiceAsyncStub(BufferServiceStub):
     RunTurns: _aio.StreamStreamMultiCallable[_buffer_service_pb2.RunTurnsRequest, _buffer_service_pb2.RunTurnsResponse]  # type: ignore[assignment]
     """Gives turns to a worker and takes its reply. One stream per worker process, no age limit. The first frame is Hello.
     Refusals are frames (Committed.refusal); one turn's error never ends the stream. Frames about one turn are answered
-    in order. `ask` numbers a request, its answer repeats it.
+    in order. `ask` numbers a request, its answer repeats it. A malformed frame is refused with INVALID_ARGUMENT, whose
+    field is named within the frame's own message, and a second Hello with PROTOCOL; `ask` is 0 where the frame has none.
 
-    Errors: PROTOCOL when the first frame is not Hello.
+    Errors: PROTOCOL when the first frame is not Hello; INVALID_ARGUMENT when Hello is malformed.
     """
     GetLane: _aio.UnaryUnaryMultiCallable[_buffer_service_pb2.GetLaneRequest, _buffer_service_pb2.GetLaneResponse]  # type: ignore[assignment]
     """Shows one conversation: its turn, what waits, what was sent. By conversation_id, or by scope and alias.
@@ -135,12 +142,12 @@ class BufferServiceAsyncStub(BufferServiceStub):
     """Lets a human answer: ends the lane's turn (unsent parts are dropped, sent ones recorded), and what arrives meanwhile
     is recorded without an answer. Idempotent; a repeat renews the quiet time.
 
-    Errors: NOT_FOUND.
+    Errors: NOT_FOUND; INVALID_ARGUMENT.
     """
     ResumeConversation: _aio.UnaryUnaryMultiCallable[_buffer_service_pb2.ResumeConversationRequest, _buffer_service_pb2.ResumeConversationResponse]  # type: ignore[assignment]
     """Gives the conversation back to the agent. Idempotent. What was recorded during the pause is not answered.
 
-    Errors: NOT_FOUND.
+    Errors: NOT_FOUND; INVALID_ARGUMENT.
     """
     ListDeadLetters: _aio.UnaryUnaryMultiCallable[_buffer_service_pb2.ListDeadLettersRequest, _buffer_service_pb2.ListDeadLettersResponse]  # type: ignore[assignment]
     """Lists turns that no worker could finish, newest first. Pages.
@@ -151,14 +158,19 @@ class BufferServiceAsyncStub(BufferServiceStub):
     """Opens a new turn with a dead letter's messages at the end of the lane. Idempotent: a second call names the same turn.
     Messages older than the stale limit are recorded and the conversation is paused for a human, unless `answer_stale`.
 
-    Errors: NOT_FOUND; WRONG_STATE while its honest sentence is still on the way.
+    Errors: NOT_FOUND; INVALID_ARGUMENT; WRONG_STATE while its honest sentence is still on the way.
     """
     ForgetContact: _aio.UnaryUnaryMultiCallable[_buffer_service_pb2.ForgetContactRequest, _buffer_service_pb2.ForgetContactResponse]  # type: ignore[assignment]
     """Erases everything of a person: revokes a running turn, deletes messages, parts and aliases. A worker's
     late frame about it is refused (WRONG_STATE); the context service refuses a late record. Idempotent.
+
+    Errors: INVALID_ARGUMENT.
     """
     GetStats: _aio.UnaryUnaryMultiCallable[_buffer_service_pb2.GetStatsRequest, _buffer_service_pb2.GetStatsResponse]  # type: ignore[assignment]
-    """Counts for `make status` and metrics. Cheap."""
+    """Counts for `make status` and metrics. Cheap.
+
+    Errors: INVALID_ARGUMENT.
+    """
     Backup: _aio.UnaryUnaryMultiCallable[_buffer_service_pb2.BackupRequest, _buffer_service_pb2.BackupResponse]  # type: ignore[assignment]
     """Copies the store, while it works, to backups/NAME/buffer.db below the service's data directory. It is everything
     that was committed at one instant near the end of the call. The copy is marked: a buffer that starts on it hands
@@ -197,9 +209,10 @@ class BufferServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_buffer_service_pb2.RunTurnsResponse], _abc.AsyncIterator[_buffer_service_pb2.RunTurnsResponse]]:
         """Gives turns to a worker and takes its reply. One stream per worker process, no age limit. The first frame is Hello.
         Refusals are frames (Committed.refusal); one turn's error never ends the stream. Frames about one turn are answered
-        in order. `ask` numbers a request, its answer repeats it.
+        in order. `ask` numbers a request, its answer repeats it. A malformed frame is refused with INVALID_ARGUMENT, whose
+        field is named within the frame's own message, and a second Hello with PROTOCOL; `ask` is 0 where the frame has none.
 
-        Errors: PROTOCOL when the first frame is not Hello.
+        Errors: PROTOCOL when the first frame is not Hello; INVALID_ARGUMENT when Hello is malformed.
         """
 
     @_abc_1.abstractmethod
@@ -233,7 +246,7 @@ class BufferServiceServicer(metaclass=_abc_1.ABCMeta):
         """Lets a human answer: ends the lane's turn (unsent parts are dropped, sent ones recorded), and what arrives meanwhile
         is recorded without an answer. Idempotent; a repeat renews the quiet time.
 
-        Errors: NOT_FOUND.
+        Errors: NOT_FOUND; INVALID_ARGUMENT.
         """
 
     @_abc_1.abstractmethod
@@ -244,7 +257,7 @@ class BufferServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_buffer_service_pb2.ResumeConversationResponse, _abc.Awaitable[_buffer_service_pb2.ResumeConversationResponse]]:
         """Gives the conversation back to the agent. Idempotent. What was recorded during the pause is not answered.
 
-        Errors: NOT_FOUND.
+        Errors: NOT_FOUND; INVALID_ARGUMENT.
         """
 
     @_abc_1.abstractmethod
@@ -267,7 +280,7 @@ class BufferServiceServicer(metaclass=_abc_1.ABCMeta):
         """Opens a new turn with a dead letter's messages at the end of the lane. Idempotent: a second call names the same turn.
         Messages older than the stale limit are recorded and the conversation is paused for a human, unless `answer_stale`.
 
-        Errors: NOT_FOUND; WRONG_STATE while its honest sentence is still on the way.
+        Errors: NOT_FOUND; INVALID_ARGUMENT; WRONG_STATE while its honest sentence is still on the way.
         """
 
     @_abc_1.abstractmethod
@@ -278,6 +291,8 @@ class BufferServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_buffer_service_pb2.ForgetContactResponse, _abc.Awaitable[_buffer_service_pb2.ForgetContactResponse]]:
         """Erases everything of a person: revokes a running turn, deletes messages, parts and aliases. A worker's
         late frame about it is refused (WRONG_STATE); the context service refuses a late record. Idempotent.
+
+        Errors: INVALID_ARGUMENT.
         """
 
     @_abc_1.abstractmethod
@@ -286,7 +301,10 @@ class BufferServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _buffer_service_pb2.GetStatsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_buffer_service_pb2.GetStatsResponse, _abc.Awaitable[_buffer_service_pb2.GetStatsResponse]]:
-        """Counts for `make status` and metrics. Cheap."""
+        """Counts for `make status` and metrics. Cheap.
+
+        Errors: INVALID_ARGUMENT.
+        """
 
     @_abc_1.abstractmethod
     def Backup(

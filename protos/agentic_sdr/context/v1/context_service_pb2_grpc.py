@@ -120,7 +120,7 @@ class ContextServiceServicer:
     def PutSummary(self, request, context):
         """Stores the rolling summary of older history. Refused when the conversation has a newer one. Idempotent.
 
-        Errors: NOT_FOUND; WRONG_STATE.
+        Errors: NOT_FOUND; INVALID_ARGUMENT; WRONG_STATE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -129,7 +129,7 @@ class ContextServiceServicer:
     def GetLead(self, request, context):
         """One lead, by id or by contact.
 
-        Errors: NOT_FOUND.
+        Errors: NOT_FOUND; INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -165,7 +165,7 @@ class ContextServiceServicer:
     def ListMessages(self, request, context):
         """Messages of one conversation, oldest first. Pages.
 
-        Errors: NOT_FOUND; BAD_PAGE_TOKEN.
+        Errors: NOT_FOUND; INVALID_ARGUMENT; BAD_PAGE_TOKEN.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -174,7 +174,7 @@ class ContextServiceServicer:
     def ExportContact(self, request, context):
         """Everything that is stored about a person, as chunks of one JSON document (UTF-8).
 
-        Errors: NOT_FOUND.
+        Errors: NOT_FOUND; INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -182,6 +182,8 @@ class ContextServiceServicer:
 
     def ForgetContact(self, request, context):
         """Erases everything of a person and leaves a tombstone, so that a late RecordTurn is refused. Idempotent.
+
+        Errors: INVALID_ARGUMENT.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -49,12 +49,12 @@ class ContextServiceStub:
     PutSummary: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.PutSummaryRequest, _context_service_pb2.PutSummaryResponse]
     """Stores the rolling summary of older history. Refused when the conversation has a newer one. Idempotent.
 
-    Errors: NOT_FOUND; WRONG_STATE.
+    Errors: NOT_FOUND; INVALID_ARGUMENT; WRONG_STATE.
     """
     GetLead: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.GetLeadRequest, _context_service_pb2.GetLeadResponse]
     """One lead, by id or by contact.
 
-    Errors: NOT_FOUND.
+    Errors: NOT_FOUND; INVALID_ARGUMENT.
     """
     ListLeads: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.ListLeadsRequest, _context_service_pb2.ListLeadsResponse]
     """Leads, latest change first. Pages.
@@ -74,15 +74,18 @@ class ContextServiceStub:
     ListMessages: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.ListMessagesRequest, _context_service_pb2.ListMessagesResponse]
     """Messages of one conversation, oldest first. Pages.
 
-    Errors: NOT_FOUND; BAD_PAGE_TOKEN.
+    Errors: NOT_FOUND; INVALID_ARGUMENT; BAD_PAGE_TOKEN.
     """
     ExportContact: _grpc.UnaryStreamMultiCallable[_context_service_pb2.ExportContactRequest, _context_service_pb2.ExportContactResponse]
     """Everything that is stored about a person, as chunks of one JSON document (UTF-8).
 
-    Errors: NOT_FOUND.
+    Errors: NOT_FOUND; INVALID_ARGUMENT.
     """
     ForgetContact: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.ForgetContactRequest, _context_service_pb2.ForgetContactResponse]
-    """Erases everything of a person and leaves a tombstone, so that a late RecordTurn is refused. Idempotent."""
+    """Erases everything of a person and leaves a tombstone, so that a late RecordTurn is refused. Idempotent.
+
+    Errors: INVALID_ARGUMENT.
+    """
     Backup: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.BackupRequest, _context_service_pb2.BackupResponse]
     """Copies the store, while it works, to backups/NAME/context.db below the service's data directory. It is everything
     that was committed at one instant near the end of the call. Called after BufferService.Backup, so that what the
@@ -114,12 +117,12 @@ class ContextServiceAsyncStub(ContextServiceStub):
     PutSummary: _aio.UnaryUnaryMultiCallable[_context_service_pb2.PutSummaryRequest, _context_service_pb2.PutSummaryResponse]  # type: ignore[assignment]
     """Stores the rolling summary of older history. Refused when the conversation has a newer one. Idempotent.
 
-    Errors: NOT_FOUND; WRONG_STATE.
+    Errors: NOT_FOUND; INVALID_ARGUMENT; WRONG_STATE.
     """
     GetLead: _aio.UnaryUnaryMultiCallable[_context_service_pb2.GetLeadRequest, _context_service_pb2.GetLeadResponse]  # type: ignore[assignment]
     """One lead, by id or by contact.
 
-    Errors: NOT_FOUND.
+    Errors: NOT_FOUND; INVALID_ARGUMENT.
     """
     ListLeads: _aio.UnaryUnaryMultiCallable[_context_service_pb2.ListLeadsRequest, _context_service_pb2.ListLeadsResponse]  # type: ignore[assignment]
     """Leads, latest change first. Pages.
@@ -139,15 +142,18 @@ class ContextServiceAsyncStub(ContextServiceStub):
     ListMessages: _aio.UnaryUnaryMultiCallable[_context_service_pb2.ListMessagesRequest, _context_service_pb2.ListMessagesResponse]  # type: ignore[assignment]
     """Messages of one conversation, oldest first. Pages.
 
-    Errors: NOT_FOUND; BAD_PAGE_TOKEN.
+    Errors: NOT_FOUND; INVALID_ARGUMENT; BAD_PAGE_TOKEN.
     """
     ExportContact: _aio.UnaryStreamMultiCallable[_context_service_pb2.ExportContactRequest, _context_service_pb2.ExportContactResponse]  # type: ignore[assignment]
     """Everything that is stored about a person, as chunks of one JSON document (UTF-8).
 
-    Errors: NOT_FOUND.
+    Errors: NOT_FOUND; INVALID_ARGUMENT.
     """
     ForgetContact: _aio.UnaryUnaryMultiCallable[_context_service_pb2.ForgetContactRequest, _context_service_pb2.ForgetContactResponse]  # type: ignore[assignment]
-    """Erases everything of a person and leaves a tombstone, so that a late RecordTurn is refused. Idempotent."""
+    """Erases everything of a person and leaves a tombstone, so that a late RecordTurn is refused. Idempotent.
+
+    Errors: INVALID_ARGUMENT.
+    """
     Backup: _aio.UnaryUnaryMultiCallable[_context_service_pb2.BackupRequest, _context_service_pb2.BackupResponse]  # type: ignore[assignment]
     """Copies the store, while it works, to backups/NAME/context.db below the service's data directory. It is everything
     that was committed at one instant near the end of the call. Called after BufferService.Backup, so that what the
@@ -194,7 +200,7 @@ class ContextServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_context_service_pb2.PutSummaryResponse, _abc.Awaitable[_context_service_pb2.PutSummaryResponse]]:
         """Stores the rolling summary of older history. Refused when the conversation has a newer one. Idempotent.
 
-        Errors: NOT_FOUND; WRONG_STATE.
+        Errors: NOT_FOUND; INVALID_ARGUMENT; WRONG_STATE.
         """
 
     @_abc_1.abstractmethod
@@ -205,7 +211,7 @@ class ContextServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_context_service_pb2.GetLeadResponse, _abc.Awaitable[_context_service_pb2.GetLeadResponse]]:
         """One lead, by id or by contact.
 
-        Errors: NOT_FOUND.
+        Errors: NOT_FOUND; INVALID_ARGUMENT.
         """
 
     @_abc_1.abstractmethod
@@ -249,7 +255,7 @@ class ContextServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_context_service_pb2.ListMessagesResponse, _abc.Awaitable[_context_service_pb2.ListMessagesResponse]]:
         """Messages of one conversation, oldest first. Pages.
 
-        Errors: NOT_FOUND; BAD_PAGE_TOKEN.
+        Errors: NOT_FOUND; INVALID_ARGUMENT; BAD_PAGE_TOKEN.
         """
 
     @_abc_1.abstractmethod
@@ -260,7 +266,7 @@ class ContextServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_context_service_pb2.ExportContactResponse], _abc.AsyncIterator[_context_service_pb2.ExportContactResponse]]:
         """Everything that is stored about a person, as chunks of one JSON document (UTF-8).
 
-        Errors: NOT_FOUND.
+        Errors: NOT_FOUND; INVALID_ARGUMENT.
         """
 
     @_abc_1.abstractmethod
@@ -269,7 +275,10 @@ class ContextServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _context_service_pb2.ForgetContactRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_context_service_pb2.ForgetContactResponse, _abc.Awaitable[_context_service_pb2.ForgetContactResponse]]:
-        """Erases everything of a person and leaves a tombstone, so that a late RecordTurn is refused. Idempotent."""
+        """Erases everything of a person and leaves a tombstone, so that a late RecordTurn is refused. Idempotent.
+
+        Errors: INVALID_ARGUMENT.
+        """
 
     @_abc_1.abstractmethod
     def Backup(
