@@ -93,8 +93,12 @@ lint: $(VENV)/.installed-dev ## fix and format what can be fixed by itself
 	$(BIN)/buf format -w protos
 
 .PHONY: bench
-bench: $(VENV)/.installed ## measure the path's own cost beside the floor
-	$(PY) -m bench.overhead $(ARGS)
+bench: $(VENV)/.installed ## measure: the path beside the floor, growth, bursts, holds (ARGS=--quick: minutes)
+	$(PY) -m bench $(ARGS)
+
+.PHONY: prove
+prove: $(VENV)/.installed-dev ## every proof rig, long; writes docs/promises.md (ARGS=--short: minutes)
+	PATH="$(BIN_PATH):$$PATH" $(PY) -m tests.prove $(ARGS)
 
 .PHONY: protos
 protos: $(VENV)/.installed-dev ## generate the stubs from the contract

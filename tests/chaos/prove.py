@@ -51,6 +51,7 @@ def rows(test: str, report: Report) -> list[dict[str, Any]]:
         "parts": report.delivered,
         "stale_refused": report.stale_refused,
         "phases": dict(report.phases),
+        "kinds": dict(report.faults),
         "recovery_s": quantiles(report.recovery_s),
         "takeover_s": quantiles(report.takeover_s),
         "takeover_sending_s": quantiles(report.takeover_sending_s),

@@ -1,0 +1,33 @@
+"""`python -m bench [--quick] [--only NAME …]`: every measurement, one after the other. Each alone has more options."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+
+PARTS = {
+    "overhead": "the path's own cost beside the floor",
+    "growth": "does it cost more when more is stored",
+    "bursts": "one reply per burst, and what a hold costs a lone message",
+    "hold_curve": "added wait against replies per thought, in virtual time",
+}
+QUICK = {"hold_curve": ["--thoughts", "150"]}
+
+
+def main() -> int:
+    """Runs them; the first failure's code, 0 when all worked. A missed target is no failure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="coarse numbers, a few minutes")
+    parser.add_argument("--only", action="append", choices=PARTS)
+    arguments = parser.parse_args()
+    code = 0
+    for name in arguments.only or PARTS:
+        print(f"\n== {name}: {PARTS[name]}", flush=True)
+        quick = QUICK.get(name, ["--quick"]) if arguments.quick else []
+        code = code or subprocess.call([sys.executable, "-m", f"bench.{name}", *quick])
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())
