@@ -89,7 +89,7 @@ def page(rows: Sequence[dict[str, Any]], *, commit: str, when: str) -> str:
         "allow (3 / n). *In flight* are faults that hit a turn at work. UNKNOWN are bubbles whose fate the provider",
         "left open: counted, never sent again.",
         "",
-        "| promise | rig, test | operations | faults (in flight) | violations | bound | UNKNOWN | back in s, p50 / p99 |",
+        "| promise | rig, test | operations | faults (in flight) | broken | bound | UNKNOWN | back in s (p50, p99) |",
         "|---|---|---|---|---|---|---|---|",
         *(_kept(row) for row in sorted(kept, key=lambda r: (str(r["promise"]), r["rig"]))),
         "",
