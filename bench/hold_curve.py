@@ -88,7 +88,7 @@ class VirtualBuffer:
         while True:
             due = self.core.timers.next()
             planned = self._agenda[0][0] if self._agenda else None
-            if planned is None and not self._runs:
+            if planned is None and due is None:
                 return
             if planned is None or (due is not None and due < planned):
                 assert due is not None

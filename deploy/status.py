@@ -57,6 +57,7 @@ def screen(settings: SystemSettings, facts: Facts, *, now_s: float) -> list[str]
         *_services(settings, facts),
         f"Webhooks       {_webhooks(facts.console, now_s)}",
         f"Conversations  {_conversations(facts.stats, now_s)}",
+        f"Bursts         {_bursts(facts.stats)}",
         f"Trouble        {_trouble(facts.stats)}",
         f"Agent          {_agent(facts.agent)}",
     ]
@@ -116,6 +117,20 @@ def _conversations(stats: buffer_service_pb2.GetStatsResponse | None, now_s: flo
     return (
         f"turns waiting {stats.waiting_turns}, running {stats.running_turns}"
         f" · messages pending {stats.pending_messages} · paused {paused} · needs a human {stats.needs_human}"
+    )
+
+
+def _bursts(stats: buffer_service_pb2.GetStatsResponse | None) -> str:
+    if stats is None:
+        return "unknown: the buffer does not answer"
+    bursts, replies, added_ms, restarts = (
+        stats.counters.get(name, 0) for name in ("bursts", "replies", "added_wait_ms", "restarts")
+    )
+    if not bursts or not replies:
+        return f"none since the start (strategy {stats.strategy})"
+    return (
+        f"replies per burst {replies / bursts:.2f} · held {added_ms / replies / 1000:.1f} s on average"
+        f" · restarts {restarts} (strategy {stats.strategy})"
     )
 
 

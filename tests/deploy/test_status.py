@@ -28,6 +28,7 @@ def test_everything_down_is_said_plainly(tmp_path: Path) -> None:
     assert lines[6:] == [
         "Webhooks       unknown: ingress does not answer",
         "Conversations  unknown: the buffer does not answer",
+        "Bursts         unknown: the buffer does not answer",
         "Trouble        unknown: the buffer does not answer",
         "Agent          unknown: it does not answer",
     ]
@@ -44,6 +45,8 @@ def test_everything_up_fits_one_screen(tmp_path: Path) -> None:
         quarantined=7,
         needs_human=8,
         unknown_parts=9,
+        strategy="preempt",
+        counters={"bursts": 4, "replies": 5, "added_wait_ms": 2_000, "restarts": 3},
     )
     stats.oldest_pause_time.FromSeconds(100_000 - 7_300)
     up = ProcessState(name="ingress", state="RUNNING", pid=7, running_s=130, note="")
@@ -70,6 +73,7 @@ def test_everything_up_fits_one_screen(tmp_path: Path) -> None:
         "Webhooks       last evolution 12 s ago · refused 3 (bad_token 2, too_large 1) · loja-1 is close",
         "Conversations  turns waiting 1, running 2 · messages pending 3 · paused 4 (the oldest for 2 h)"
         " · needs a human 8",
+        "Bursts         replies per burst 1.25 · held 0.4 s on average · restarts 3 (strategy preempt)",
         "Trouble        dead letters 5 · unrecorded 6 · quarantined 7 · fate unknown 9",
         "Agent          ready · model playbook, free of charge · persona demo-solar (Sol)",
     ]
