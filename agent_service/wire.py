@@ -1,5 +1,7 @@
 """Wire to domain and back; what is malformed is refused here."""
 
+import re
+
 from agent_service.agent import AgentState, Report
 from agent_service.conversation import Author, Effect, End, HandOver, Kind, Lead, LeadPatch, Line, Message, Turn
 from agentic_sdr.agent.v1 import agent_service_pb2 as agent_pb
@@ -12,6 +14,10 @@ MAX_TEXT_BYTES = 128 * 1024
 MAX_ID_BYTES = 256
 MAX_SAID = 100
 MAX_HISTORY = 1_000
+MAX_BEGIN_BYTES = 8 << 20
+MAX_CONTEXT_BYTES = 4 << 20
+_LAST_SECOND = 253_402_300_799
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
 _AUTHORS = {
     message_pb2.AUTHOR_LEAD: Author.LEAD,
@@ -44,25 +50,41 @@ _REASONS = {
 def check_begin(begin: agent_pb.Begin) -> None:
     """Refuse a Begin that no reply can be made from."""
     for field, value in (("turn_id", begin.turn_id), ("conversation_id", begin.conversation_id)):
-        if len(value.encode()) > MAX_ID_BYTES:
-            raise InvalidArgument(f"longer than {MAX_ID_BYTES} bytes", field=f"begin.{field}")
-    if not begin.messages:
-        raise InvalidArgument("at least one message is needed", field="begin.messages")
-    if len(begin.messages) > MAX_MESSAGES:
-        raise InvalidArgument(f"more than {MAX_MESSAGES} messages", field="begin.messages")
+        _require(len(value.encode()) <= MAX_ID_BYTES, f"longer than {MAX_ID_BYTES} bytes", f"begin.{field}")
+        _require(not _CONTROL.search(value), "holds a control character", f"begin.{field}")
+    _require(begin.messages, "at least one message is needed", "begin.messages")
+    _require(len(begin.messages) <= MAX_MESSAGES, f"more than {MAX_MESSAGES} messages", "begin.messages")
     for index, message in enumerate(begin.messages):
-        if len(message.text.encode()) > MAX_TEXT_BYTES:
-            raise InvalidArgument(f"longer than {MAX_TEXT_BYTES} bytes", field=f"begin.messages[{index}].text")
-    if len(begin.said) > MAX_SAID:
-        raise InvalidArgument(f"more than {MAX_SAID} parts", field="begin.said")
+        _check_message(message, f"begin.messages[{index}]")
+    _require(len(begin.said) <= MAX_SAID, f"more than {MAX_SAID} parts", "begin.said")
+    for index, said in enumerate(begin.said):
+        _require(len(said.encode()) <= MAX_TEXT_BYTES, f"longer than {MAX_TEXT_BYTES} bytes", f"begin.said[{index}]")
+    for index, effect in enumerate(begin.said_effects):
+        _require(effect.WhichOneof("effect"), "empty", f"begin.said_effects[{index}]")
+    _require(begin.ByteSize() <= MAX_BEGIN_BYTES, f"longer than {MAX_BEGIN_BYTES} bytes", "begin")
+
+
+def _check_message(message: message_pb2.Message, field: str) -> None:
+    _require(message.author in _AUTHORS, "not a known author", f"{field}.author")
+    # A type that only a newer caller knows is read as one that is not supported.
+    _require(message.type, "missing", f"{field}.type")
+    _require(len(message.text.encode()) <= MAX_TEXT_BYTES, f"longer than {MAX_TEXT_BYTES} bytes", f"{field}.text")
+    accepted = message.accept_time
+    in_range = 0 <= accepted.seconds <= _LAST_SECOND and 0 <= accepted.nanos < 1_000_000_000
+    _require(in_range, "not between 1970 and 9999", f"{field}.accept_time")
 
 
 def check_context(begin: agent_pb.Begin, context: lead_pb2.ConversationContext) -> None:
     """Refuse a context that belongs to somebody else: the one mistake that must never be answered."""
-    if begin.conversation_id and context.conversation_id and begin.conversation_id != context.conversation_id:
-        raise InvalidArgument("not the conversation of the turn", field="context.conversation_id")
-    if len(context.history) > MAX_HISTORY:
-        raise InvalidArgument(f"more than {MAX_HISTORY} messages", field="context.history")
+    ours, theirs = begin.conversation_id, context.conversation_id
+    _require(not (ours and theirs and ours != theirs), "not the conversation of the turn", "context.conversation_id")
+    _require(len(context.history) <= MAX_HISTORY, f"more than {MAX_HISTORY} messages", "context.history")
+    _require(context.ByteSize() <= MAX_CONTEXT_BYTES, f"longer than {MAX_CONTEXT_BYTES} bytes", "context")
+
+
+def _require(condition: object, message: str, field: str) -> None:
+    if not condition:
+        raise InvalidArgument(f"{field}: {message}", field=field)
 
 
 def decode_turn(begin: agent_pb.Begin, context: lead_pb2.ConversationContext, *, now_ms: int) -> Turn:

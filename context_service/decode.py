@@ -30,7 +30,9 @@ DEFAULT_HISTORY = 40
 MAX_HISTORY = 200
 QUALIFICATION_STATUSES = ("PENDING", "QUALIFIED", "NOT_QUALIFIED")
 _MAX_BILL_CENTS = 9_999_999_999
-_MAX_ALIASES = 32
+# Every name that the buffer ever learned of a person comes with each turn.
+_MAX_ALIASES = 1_000
+_MAX_FIELD_BYTES = 4096
 _MAX_PREFERENCES = 64
 _MAX_PREFERENCE_BYTES = 1024
 _KINDS = {
@@ -142,8 +144,8 @@ def _message(wire: message_pb2.Message, field: str, opened_ms: int) -> IncomingM
         text=fields.text(wire.text, f"{field}.text"),
         sent_ms=sent_ms or accepted_ms or opened_ms,
         media=tuple(_media(one, f"{field}.media[{n}]") for n, one in enumerate(wire.media)),
-        details=_details(wire, accepted_ms),
-        referral=_referral(wire.referral) if wire.HasField("referral") else None,
+        details=_details(wire, field, accepted_ms),
+        referral=_referral(wire.referral, f"{field}.referral") if wire.HasField("referral") else None,
     )
 
 
@@ -166,26 +168,37 @@ def _media(wire: message_pb2.Media, field: str) -> Media:
     )
 
 
-def _details(wire: message_pb2.Message, accepted_ms: int) -> Mapping[str, object]:
+def _details(wire: message_pb2.Message, field: str, accepted_ms: int) -> Mapping[str, object]:
     """What a message holds that has no column of its own; empty values are left out."""
     details: dict[str, object] = {
-        "reply_to": wire.reply_to.replace("\0", ""),
-        "choice_id": wire.choice_id.replace("\0", ""),
-        "provider_type": wire.provider_type.replace("\0", ""),
+        "reply_to": fields.text(wire.reply_to, f"{field}.reply_to", most=_MAX_FIELD_BYTES),
+        "choice_id": fields.text(wire.choice_id, f"{field}.choice_id", most=_MAX_FIELD_BYTES),
+        "provider_type": fields.text(wire.provider_type, f"{field}.provider_type", most=_MAX_FIELD_BYTES),
         "foreign": wire.foreign,
         "text_cut": wire.text_cut,
         "accepted_ms": accepted_ms,
     }
     if wire.HasField("location"):
-        details["location"] = {"latitude": wire.location.latitude, "longitude": wire.location.longitude}
+        details["location"] = _location(wire.location, f"{field}.location")
     if wire.HasField("referral"):
-        details["referral"] = _referral(wire.referral)
+        details["referral"] = _referral(wire.referral, f"{field}.referral")
     return {key: value for key, value in details.items() if value}
 
 
-def _referral(wire: message_pb2.Referral) -> Mapping[str, str]:
-    pairs = {"source_id": wire.source_id, "source_url": wire.source_url, "headline": wire.headline}
-    return {key: value.replace("\0", "") for key, value in pairs.items() if value}
+def _location(wire: message_pb2.Location, field: str) -> Mapping[str, float]:
+    # Also what is no number at all: JSON has none of those.
+    if not (abs(wire.latitude) <= 90 and abs(wire.longitude) <= 180):
+        raise InvalidArgument(f"{field} is not on earth.", field=field)
+    return {"latitude": wire.latitude, "longitude": wire.longitude}
+
+
+def _referral(wire: message_pb2.Referral, field: str) -> Mapping[str, str]:
+    pairs = {
+        "source_id": fields.text(wire.source_id, f"{field}.source_id", most=_MAX_FIELD_BYTES),
+        "source_url": fields.text(wire.source_url, f"{field}.source_url", most=_MAX_FIELD_BYTES),
+        "headline": fields.text(wire.headline, f"{field}.headline", most=_MAX_FIELD_BYTES),
+    }
+    return {key: value for key, value in pairs.items() if value}
 
 
 def _part(wire: turn_pb2.Part, field: str) -> SentPart:

@@ -1,0 +1,1 @@
+"""What the contract promises, tried method by method and field by field."""
