@@ -148,6 +148,7 @@ VALID: Mapping[str, Sequence[Message]] = {
         buffer_pb.ListDeadLettersRequest(tenant="default", include_replayed=True, page_size=1, page_token="t")
     ],
     "BufferService.ReplayDeadLetter": [buffer_pb.ReplayDeadLetterRequest(dead_letter_id=1, answer_stale=True)],
+    "BufferService.Backup": [buffer_pb.BackupRequest(name="one")],
     "BufferService.ForgetContact": [buffer_pb.ForgetContactRequest(tenant="default", contact=PHONE)],
     "BufferService.GetStats": [buffer_pb.GetStatsRequest(tenant="default")],
     "ContextService.LoadContext": [
@@ -180,6 +181,7 @@ VALID: Mapping[str, Sequence[Message]] = {
     ],
     "ContextService.ListMessages": [context_pb.ListMessagesRequest(conversation_id="c1", page_size=1, page_token="t")],
     "ContextService.ExportContact": [context_pb.ExportContactRequest(tenant="default", contact=PHONE)],
+    "ContextService.Backup": [context_pb.BackupRequest(name="one")],
     "ContextService.ForgetContact": [
         context_pb.ForgetContactRequest(tenant="default", contact="550", conversation_ids=["c9"])
     ],

@@ -96,7 +96,10 @@ class ContextStandIn(context_service_pb2_grpc.ContextServiceServicer):
         self.loads += 1
         await self._check(context)
         await asyncio.sleep(self.delay_s)
-        known = lead_pb2.ConversationContext(conversation_id=request.conversation_id, version=len(self.records))
+        lead = lead_pb2.Lead(name=request.contact.contact)
+        known = lead_pb2.ConversationContext(
+            conversation_id=request.conversation_id, version=len(self.records), lead=lead
+        )
         return context_pb.LoadContextResponse(context=known)
 
     async def RecordTurn(self, request: context_pb.RecordTurnRequest, context: Any) -> context_pb.RecordTurnResponse:
