@@ -8,6 +8,7 @@ ends, by comparing them with the rows they came from.
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,9 @@ class LaneTables(Connection):
         self._messages: dict[int, tuple[InboxMessage, rows.Row]] = {}
         self._number = int(self.one("SELECT max(ifnull(max(number), 0), ifnull(max(ended_no), 0)) FROM turn")[0])
         self._count_live()
+        # Counted once: a scan for every look at the counts would stop the turns meanwhile.
+        self.conversations = Counter(dict(self.query("SELECT tenant, count(*) FROM conversation GROUP BY tenant")))
+        self._counted: list[tuple[str, int]] = []
 
     def _count_live(self) -> None:
         self.live_messages, self.live_bytes = self.one(
@@ -48,6 +52,8 @@ class LaneTables(Connection):
         except BaseException:
             self.db.execute("ROLLBACK TO step; RELEASE step")
             self.live_messages, self.live_bytes = before
+            for tenant, more in self._counted:
+                self.conversations[tenant] -= more
             raise
         else:
             self.db.execute("RELEASE step")
@@ -55,6 +61,12 @@ class LaneTables(Connection):
             self._lanes.clear()
             self._turns.clear()
             self._messages.clear()
+            self._counted.clear()
+
+    def count_conversation(self, tenant: str, more: int) -> None:
+        """One more or one less, unless the step fails."""
+        self.conversations[tenant] += more
+        self._counted.append((tenant, more))
 
     # ---- lanes
 
@@ -299,6 +311,8 @@ class LaneTables(Connection):
             return
         marks = rows.placeholders(rows.LANE)
         self.db.execute(f"INSERT OR REPLACE INTO conversation ({rows.LANE}) VALUES ({marks})", row)
+        if before is None:
+            self.count_conversation(lane.scope.tenant, 1)
         if lane.echoes or (before and before[20]):
             self.db.execute("DELETE FROM echo WHERE conversation_id = ?", (lane.conversation_id,))
             for echo in lane.echoes:
