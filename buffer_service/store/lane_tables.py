@@ -9,6 +9,7 @@ that a step sees what it has done itself.
 from __future__ import annotations
 
 import uuid
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,9 @@ class LaneTables(Connection):
         self._messages: dict[int, tuple[InboxMessage, rows.Row]] = {}
         self._number = int(self.one("SELECT max(ifnull(max(number), 0), ifnull(max(ended_no), 0)) FROM turn")[0])
         self._count_live()
+        # Counted once: a scan for every look at the counts would stop the turns meanwhile.
+        self.conversations = Counter(dict(self.query("SELECT tenant, count(*) FROM conversation GROUP BY tenant")))
+        self._counted: list[tuple[str, int]] = []
 
     def _count_live(self) -> None:
         self.live_messages, self.live_bytes = self.one(
@@ -49,6 +53,8 @@ class LaneTables(Connection):
         except BaseException:
             self.db.execute("ROLLBACK TO step; RELEASE step")
             self.live_messages, self.live_bytes = before
+            for tenant, more in self._counted:
+                self.conversations[tenant] -= more
             raise
         else:
             self.db.execute("RELEASE step")
@@ -56,6 +62,12 @@ class LaneTables(Connection):
             self._lanes.clear()
             self._turns.clear()
             self._messages.clear()
+            self._counted.clear()
+
+    def count_conversation(self, tenant: str, more: int) -> None:
+        """One more or one less, unless the step fails."""
+        self.conversations[tenant] += more
+        self._counted.append((tenant, more))
 
     # ---- lanes
 
@@ -302,6 +314,7 @@ class LaneTables(Connection):
 
     def _save_lane(self, lane: Lane, before: rows.Row | None, echoes_before: list[Echo]) -> None:
         row = rows.lane_row(lane)
+<<<<<<< HEAD
         if row != before:
             marks = rows.placeholders(rows.LANE)
             self.db.execute(f"INSERT OR REPLACE INTO conversation ({rows.LANE}) VALUES ({marks})", row)
@@ -326,6 +339,30 @@ class LaneTables(Connection):
                     position,
                 ),
             )
+=======
+        if row == before:
+            return
+        marks = rows.placeholders(rows.LANE)
+        self.db.execute(f"INSERT OR REPLACE INTO conversation ({rows.LANE}) VALUES ({marks})", row)
+        if before is None:
+            self.count_conversation(lane.scope.tenant, 1)
+        if lane.echoes or (before and before[20]):
+            self.db.execute("DELETE FROM echo WHERE conversation_id = ?", (lane.conversation_id,))
+            for echo in lane.echoes:
+                incoming = echo.incoming
+                self.db.execute(
+                    "INSERT INTO echo (conversation_id, message_id, text, at, provider_at, body) "
+                    "VALUES (?, ?, ?, ?, ?, ?)",
+                    (
+                        lane.conversation_id,
+                        incoming.message_id,
+                        echo.text,
+                        echo.at,
+                        incoming.provider_at,
+                        incoming.body,
+                    ),
+                )
+>>>>>>> badb
 
     def _save_turn(self, turn: Turn, before: rows.Row | None, parts_before: list[rows.Row]) -> None:
         row = rows.turn_row(turn)

@@ -151,8 +151,12 @@ class SqliteStore(LaneTables):
         )
 
     def stats(self, tenant: str) -> dict[str, Any]:
+<<<<<<< HEAD
         """Counts; all of them from small indexes."""
         self._save()
+=======
+        """Counts; all of them from small indexes, or kept."""
+>>>>>>> badb
         who = "tenant = ?" if tenant else "? = ''"
         turns, paused, oldest, pending, unrecorded = self.one(
             "SELECT count(*) FILTER (WHERE turn_id <> ''), count(*) FILTER (WHERE pause_since IS NOT NULL), "
@@ -166,7 +170,7 @@ class SqliteStore(LaneTables):
             "oldest_pause": oldest,
             "pending": pending,
             "unrecorded": unrecorded,
-            "conversations": self.one(f"SELECT count(*) FROM conversation WHERE {who}", (tenant,))[0],
+            "conversations": self.conversations[tenant] if tenant else self.conversations.total(),
             "needs_human": self.one(f"SELECT count(*) FROM conversation WHERE needs_human = 1 AND {who}", (tenant,))[0],
             "dead_letters": self.one(f"SELECT count(*) FROM dead_letter WHERE replayed_at = 0 AND {who}", (tenant,))[0],
             "quarantined": self.one(f"SELECT count(*) FROM quarantine WHERE {who}", (tenant,))[0],
@@ -194,6 +198,8 @@ class SqliteStore(LaneTables):
         """Deletes everything of a conversation; the number of messages."""
         self._save()
         self._lanes.pop(conversation_id, None)
+        for (tenant,) in self.query("SELECT tenant FROM conversation WHERE conversation_id = ?", (conversation_id,)):
+            self.count_conversation(tenant, -1)
         for turn in [t for t, *_ in self._turns.values() if t.conversation_id == conversation_id]:
             del self._turns[turn.turn_id]
         for message in [m for m, _ in self._messages.values() if m.conversation_id == conversation_id]:

@@ -608,3 +608,29 @@ def test_no_query_of_the_hot_path_reads_a_whole_table(tmp_path: Path) -> None:
         scans = [step for step in plan if step.startswith("SCAN") and step not in ("SCAN m", "SCAN merged")]
         assert not scans, f"{sql}\n{plan}"
     store.close()
+
+
+async def test_conversations_are_counted_by_tenant_through_failures_forgetting_and_restarts(tmp_path: Path) -> None:
+    async def counts(stub: BufferServiceAsyncStub) -> list[int]:
+        asked = [pb.GetStatsRequest(tenant=tenant) for tenant in ("", "default", "other", "nobody")]
+        return [(await stub.GetStats(one, timeout=5)).conversations for one in asked]
+
+    def person(number: int, tenant: str = "") -> pb.Event:
+        contact = message_pb2.Contact(contact=f"55{number}", aliases=[f"phone:55{number}"])
+        scope = message_pb2.Scope(tenant=tenant, channel="evolution", instance="shop")
+        return message(f"m{number}", contact=contact, scope=scope)
+
+    async with buffer(tmp_path) as stub:
+        await enqueue(stub, person(1), person(2), person(3, "other"))
+        await enqueue(stub, person(1))
+        assert await counts(stub) == [3, 2, 1, 0]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(SqliteStore, "erase_quarantine", lambda *_: 1 / 0)
+            with pytest.raises(grpc.aio.AioRpcError):
+                await stub.ForgetContact(pb.ForgetContactRequest(contact="552"), timeout=5)
+        assert await counts(stub) == [3, 2, 1, 0]
+        await stub.ForgetContact(pb.ForgetContactRequest(contact="552"), timeout=5)
+        await stub.ForgetContact(pb.ForgetContactRequest(contact="552"), timeout=5)
+        assert await counts(stub) == [2, 1, 1, 0]
+    async with buffer(tmp_path) as stub:
+        assert await counts(stub) == [2, 1, 1, 0]

@@ -36,6 +36,7 @@ SERVERS: Mapping[str, Callable[[Path], Any]] = {
 }
 RESPOND = "AgentService.Respond"
 BIG = 5 << 20
+TRIES = 20
 # No text of theirs is ever refused for its length: a number alone, nothing at all, not built yet.
 NOTHING_IS_LONG = ("BufferService.ReplayDeadLetter", "AgentService.GetAgent", "AgentService.Summarize")
 # How a valid request ends: the things that it names need not exist, nor its page.
@@ -210,7 +211,7 @@ async def ended(call: Awaitable[Any]) -> tuple[str, errors.ParsedError | None]:
 async def call(stub: Any, method: str, request: Message) -> None:
     if method == RESPOND:
         return await _respond(stub, request)
-    calling = getattr(stub, method.partition(".")[2])(request, timeout=10)
+    calling = getattr(stub, method.partition(".")[2])(request, timeout=10, wait_for_ready=True)
     if method == "ContextService.ExportContact":
         async for _ in calling:
             pass
@@ -223,8 +224,16 @@ async def _respond(stub: Any, frame: Message) -> None:
     frames = [agent_pb.RespondRequest(begin=BEGIN), agent_pb.RespondRequest(context=CONTEXT)]
     place = 0 if isinstance(frame, agent_pb.Begin) else 1
     frames[place] = agent_pb.RespondRequest(**{("begin", "context")[place]: frame})
-    async for _ in stub.Respond(iter(frames), timeout=10):
-        pass
+    for _ in range(TRIES):
+        try:
+            async for _ in stub.Respond(iter(frames), timeout=10, wait_for_ready=True):
+                pass
+            return
+        except grpc.aio.AioRpcError as error:
+            # When the server ends the call while the second frame is being written, the client may make up this one.
+            if error.details() != "Internal error from Core":
+                raise
+    raise AssertionError(f"{TRIES} times no status from the server")
 
 
 def check_documented(found: errors.ParsedError) -> None:
@@ -403,12 +412,12 @@ async def stored(stub: Any, service: str) -> bytes:
     if service == "AgentService":
         return b"nothing"
     if service == "BufferService":
-        stats = await stub.GetStats(buffer_pb.GetStatsRequest(), timeout=5)
+        stats = await stub.GetStats(buffer_pb.GetStatsRequest(), timeout=5, wait_for_ready=True)
         stats.ClearField("counters")
         states = [state for state in buffer_pb.LaneState.values() if state]
         lanes = await stub.ListLanes(buffer_pb.ListLanesRequest(states=states, page_size=200), timeout=5)
         return bytes(stats.SerializeToString(deterministic=True) + lanes.SerializeToString(deterministic=True))
-    leads = await stub.ListLeads(context_pb.ListLeadsRequest(page_size=200), timeout=5)
+    leads = await stub.ListLeads(context_pb.ListLeadsRequest(page_size=200), timeout=5, wait_for_ready=True)
     conversations = await stub.ListConversations(context_pb.ListConversationsRequest(page_size=200), timeout=5)
     return bytes(leads.SerializeToString() + conversations.SerializeToString()) or b"nothing"
 

@@ -42,7 +42,7 @@ async def test_many_at_once_and_each_is_told_their_own(tmp_path: Path) -> None:
 
         async def reply(begin: agent_pb.Begin, context: Any) -> AsyncIterator[agent_pb.RespondResponse]:
             await asyncio.sleep(0.01)
-            shown = r.agent.contexts[r.agent.begins.index(begin)]
+            shown = r.agent.shown[begin.turn_id]
             if shown.lead.name != begin.contact.contact:
                 wrong.append(f"{begin.contact.contact} was answered with what is known of {shown.lead.name}")
             yield text(" ".join(m.text for m in begin.messages))

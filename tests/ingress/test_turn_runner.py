@@ -53,6 +53,7 @@ class Agent(agent_service_pb2_grpc.AgentServiceServicer):
     def __init__(self) -> None:
         self.begins: list[agent_pb.Begin] = []
         self.contexts: list[lead_pb2.ConversationContext] = []
+        self.shown: dict[str, lead_pb2.ConversationContext] = {}
         self.cancelled = 0
         self.refusals = 0
         self.reply: Reply = self.echo
@@ -72,6 +73,7 @@ class Agent(agent_service_pb2_grpc.AgentServiceServicer):
             begin = (await anext(request_iterator)).begin
             self.begins.append(begin)
             self.contexts.append((await anext(request_iterator)).context)
+            self.shown[begin.turn_id] = self.contexts[-1]
             async for frame in self.reply(begin, context):
                 yield frame
         except asyncio.CancelledError:
