@@ -314,10 +314,11 @@ class LaneTables(Connection):
 
     def _save_lane(self, lane: Lane, before: rows.Row | None, echoes_before: list[Echo]) -> None:
         row = rows.lane_row(lane)
-<<<<<<< HEAD
         if row != before:
             marks = rows.placeholders(rows.LANE)
             self.db.execute(f"INSERT OR REPLACE INTO conversation ({rows.LANE}) VALUES ({marks})", row)
+        if before is None:
+            self.count_conversation(lane.scope.tenant, 1)
         if lane.echoes != echoes_before:
             self._save_echoes(lane)
         self._lanes[lane.conversation_id] = (lane, row, list(lane.echoes))
@@ -339,30 +340,6 @@ class LaneTables(Connection):
                     position,
                 ),
             )
-=======
-        if row == before:
-            return
-        marks = rows.placeholders(rows.LANE)
-        self.db.execute(f"INSERT OR REPLACE INTO conversation ({rows.LANE}) VALUES ({marks})", row)
-        if before is None:
-            self.count_conversation(lane.scope.tenant, 1)
-        if lane.echoes or (before and before[20]):
-            self.db.execute("DELETE FROM echo WHERE conversation_id = ?", (lane.conversation_id,))
-            for echo in lane.echoes:
-                incoming = echo.incoming
-                self.db.execute(
-                    "INSERT INTO echo (conversation_id, message_id, text, at, provider_at, body) "
-                    "VALUES (?, ?, ?, ?, ?, ?)",
-                    (
-                        lane.conversation_id,
-                        incoming.message_id,
-                        echo.text,
-                        echo.at,
-                        incoming.provider_at,
-                        incoming.body,
-                    ),
-                )
->>>>>>> badb
 
     def _save_turn(self, turn: Turn, before: rows.Row | None, parts_before: list[rows.Row]) -> None:
         row = rows.turn_row(turn)

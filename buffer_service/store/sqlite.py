@@ -151,12 +151,8 @@ class SqliteStore(LaneTables):
         )
 
     def stats(self, tenant: str) -> dict[str, Any]:
-<<<<<<< HEAD
-        """Counts; all of them from small indexes."""
-        self._save()
-=======
         """Counts; all of them from small indexes, or kept."""
->>>>>>> badb
+        self._save()
         who = "tenant = ?" if tenant else "? = ''"
         turns, paused, oldest, pending, unrecorded = self.one(
             "SELECT count(*) FILTER (WHERE turn_id <> ''), count(*) FILTER (WHERE pause_since IS NOT NULL), "
