@@ -285,7 +285,8 @@ def _takeover(fault: Injected, before: Sequence[Line], steps: Sequence[Line], re
     finished = any(line.at > fault.at and line.process == holder for line in steps)
     if again is None or (finished and fault.kind != "kill"):
         return
-    sending = before[-1].event in ("attempt_allowed", "send_began")
+    # Also when the send has ended: whether the buffer was told, the books of the victim don't say.
+    sending = before[-1].event in ("attempt_allowed", "send_began", "send_ended")
     (report.takeover_sending_s if sending else report.takeover_s).append(again.at - fault.at)
 
 

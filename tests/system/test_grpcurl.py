@@ -257,7 +257,7 @@ def test_the_buffer_by_hand(services: Services) -> None:
     assert services.call("buffer/GetStats")["paused_conversations"] == "1"
     assert services.call("buffer/ResumeConversation", conversation)["lane"]["state"] == "LANE_STATE_IDLE"
     stats = services.call("buffer/GetStats")
-    assert (stats["conversations"], stats["unrecorded_turns"], stats["strategy"]) == ("1", "1", "enqueue")
+    assert (stats["conversations"], stats["unrecorded_turns"], stats["strategy"]) == ("1", "1", "preempt")
 
     backup = services.call("buffer/Backup", {"name": "by-hand"})
     assert (backup["copy"]["file_name"], backup["unrecorded_turns"]) == ("buffer.db", "1")
