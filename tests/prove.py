@@ -76,7 +76,7 @@ def fails(row: dict[str, Any]) -> bool:
     return bool(row["violations"]) or row.get("verdict") in ("fail", "invalid")
 
 
-def page(rows: Sequence[dict[str, Any]], *, commit: str, when: str) -> str:
+def page(rows: Sequence[dict[str, Any]], *, commit: str, when: str, earlier: Sequence[str] = ()) -> str:
     """The whole page."""
     held, bare = [r for r in rows if not unprotected(r)], [r for r in rows if unprotected(r)]
     sabotage = [r for r in held if r["rig"] == "sabotage"]
@@ -85,6 +85,7 @@ def page(rows: Sequence[dict[str, Any]], *, commit: str, when: str) -> str:
         "# What was shown",
         "",
         f"Written by `make prove` on {when} at {commit}; every row is one run of one rig.",
+        *([f"Taken from an earlier run of the same day: {', '.join(earlier)}."] if earlier else []),
         "*Upper bound* is the 95 % bound for the rate of violations per operation that so many operations without one",
         "allow (3 / n). *In flight* are faults that hit a turn at work. UNKNOWN are bubbles whose fate the provider",
         "left open: counted, never sent again.",
@@ -94,6 +95,10 @@ def page(rows: Sequence[dict[str, Any]], *, commit: str, when: str) -> str:
         *(_kept(row) for row in sorted(kept, key=lambda r: (str(r["promise"]), r["rig"]))),
         "",
         *_phases(kept),
+        "Under *random faults* the buffer dies more often than an attempt window (12 s) lasts, and a restart begins windows",
+        "anew, so a bubble on its way may block its conversation until the storm is over; how soon the other worker takes",
+        "over is judged under *one of two ingresses*.",
+        "",
         "## The same tests with a protection off",
         "",
         "A test that stays green without what it tests proves nothing.",
@@ -171,7 +176,7 @@ def main() -> int:
         else:
             rows += run(name, short=arguments.short)
     git = subprocess.run(["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
-    text = page(rows, commit=git.stdout.strip() or "no commit", when=time.strftime("%Y-%m-%d"))
+    text = page(rows, commit=git.stdout.strip() or "no commit", when=time.strftime("%Y-%m-%d"), earlier=sorted(earlier))
     arguments.write.write_text(text, encoding="utf-8")
     bad = [row for row in rows if fails(row)]
     for row in bad:
