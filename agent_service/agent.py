@@ -117,7 +117,7 @@ class Agent:
         self._active += 1
         started = self._clock.monotonic()
         spoke = False
-        events = coalesce(self._events(persona, model, turn), ends_at=ends_at)
+        events = coalesce(self._events(persona, model, turn, ends_at=ends_at), ends_at=ends_at)
         try:
             async for event in events:
                 if isinstance(event, TextDelta) and not spoke:
@@ -136,13 +136,15 @@ class Agent:
             raise Unavailable("As many replies as allowed are under way.", component="replies", retry_after_ms=500)
         return self._persona, self._model
 
-    async def _events(self, persona: Persona, model: Model, turn: Turn) -> AsyncGenerator[ModelEvent, None]:
+    async def _events(
+        self, persona: Persona, model: Model, turn: Turn, *, ends_at: float
+    ) -> AsyncGenerator[ModelEvent, None]:
         wordless = wordless_reply(persona, turn)
         if wordless is not None:
             for event in _spoken(wordless, turn):
                 yield event
             return
-        events = model.stream(turn)
+        events = model.stream(turn, ends_at=ends_at)
         spoke = False
         try:
             async for event in events:

@@ -35,15 +35,20 @@ class Message:
     text: str
     kind: Kind = Kind.TEXT
     location: tuple[float, float] | None = None
+    sent_ms: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Line:
-    """One line of history."""
+    """One line of history. `sequence` is its place in the conversation, 0 while it is not recorded; a `fallback` is a
+    sentence that was said because no model could answer: no knowledge."""
 
     author: Author
     text: str
     kind: Kind = Kind.TEXT
+    sequence: int = 0
+    sent_ms: int = 0
+    fallback: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,13 +93,29 @@ Effect = LeadPatch | HandOver
 
 
 @dataclass(frozen=True, kw_only=True)
+class UsageToday:
+    """What models cost today so far, by the store's account: tokens, and millionths of a US dollar."""
+
+    conversation_tokens: int = 0
+    tenant_tokens: int = 0
+    conversation_cost_micros: int = 0
+    tenant_cost_micros: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Turn:
     """Everything from which one reply is made. The same turn gives the same reply."""
 
     messages: tuple[Message, ...]
+    conversation_id: str = ""
+    tenant: str = "default"
+    contact: str = ""
     lead: Lead = Lead()
     history: tuple[Line, ...] = ()
+    history_cut: bool = False
     summary: str = ""
+    summary_through: int = 0
+    usage: UsageToday = UsageToday()
     first_contact: bool = False
     degraded: bool = False
     now_ms: int = 0
@@ -118,11 +139,12 @@ class EffectCalled:
 
 @dataclass(frozen=True, kw_only=True)
 class UsageReported:
-    """What the reply cost, in tokens."""
+    """What the reply cost: tokens, and millionths of a US dollar (0 when no price is known)."""
 
     prompt: int
     cached: int
     completion: int
+    cost_micros: int = 0
 
 
 class End(Enum):
@@ -135,9 +157,14 @@ class End(Enum):
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """The last event of a stream, when the model has something to say about its end."""
+    """The last event of a stream, when the model has something to say about its end. `fallback`: no model could answer,
+    and what was said is a sentence of the persona."""
 
     why: End
+    model: str = ""
+    fallback: bool = False
+    fallback_reason: str = ""
+    wants_summary: bool = False
 
 
 ModelEvent = TextDelta | EffectCalled | UsageReported | Ended

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import grpc
@@ -50,7 +51,7 @@ class AgentServicer(rpc.AgentServiceServicer):
         except TimeoutError:
             if writing.first_token_ms is None:
                 raise ModelFailed("The time for the reply was over.", model=writing.model) from None
-            writing.why = End.LENGTH
+            writing.ended = Ended(why=End.LENGTH, model=writing.model)
         finally:
             await events.aclose()
         yield pb.RespondResponse(done=writing.done())
@@ -70,7 +71,7 @@ class _Writing:
 
     def __init__(self, model: str, clock: Clock) -> None:
         self.model = model
-        self.why = End.STOP
+        self.ended = Ended(why=End.STOP, model=model)
         self.first_token_ms: int | None = None
         self._clock = clock
         self._started = clock.monotonic()
@@ -85,21 +86,25 @@ class _Writing:
         if isinstance(event, EffectCalled):
             return pb.RespondResponse(effect=wire.encode_effect(event.effect))
         if isinstance(event, UsageReported):
-            usage = pb.Usage(prompt_tokens=event.prompt, cached_tokens=event.cached, completion_tokens=event.completion)
+            usage = pb.Usage(
+                prompt_tokens=event.prompt,
+                cached_tokens=event.cached,
+                completion_tokens=event.completion,
+                cost_micros=event.cost_micros,
+            )
             return pb.RespondResponse(usage=usage)
         if isinstance(event, Ended):
-            self.why = event.why
+            self.ended = replace(event, model=event.model or self.model)
         return None
 
     def done(self) -> pb.Done:
-        return wire.encode_done(
-            self.why, model=self.model, first_token_ms=self.first_token_ms, total_ms=self._elapsed_ms()
-        )
+        return wire.encode_done(self.ended, first_token_ms=self.first_token_ms, total_ms=self._elapsed_ms())
 
     def facts(self) -> dict[str, object]:
         return {
-            "model": self.model,
-            "why": self.why.value,
+            "model": self.ended.model,
+            "why": self.ended.why.value,
+            "fallback_reason": self.ended.fallback_reason,
             "frames": self._frames,
             "first_token_ms": self.first_token_ms,
             "total_ms": self._elapsed_ms(),

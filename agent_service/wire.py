@@ -3,7 +3,20 @@
 import re
 
 from agent_service.agent import AgentState, Report
-from agent_service.conversation import Author, Effect, End, HandOver, Kind, Lead, LeadPatch, Line, Message, Turn
+from agent_service.conversation import (
+    Author,
+    Effect,
+    End,
+    Ended,
+    HandOver,
+    Kind,
+    Lead,
+    LeadPatch,
+    Line,
+    Message,
+    Turn,
+    UsageToday,
+)
 from agentic_sdr.agent.v1 import agent_service_pb2 as agent_pb
 from agentic_sdr.common.v1 import lead_pb2, message_pb2, turn_pb2
 from service_kit.durations import ms_to_duration, ms_to_timestamp, timestamp_to_ms
@@ -92,16 +105,30 @@ def decode_turn(begin: agent_pb.Begin, context: lead_pb2.ConversationContext, *,
     history = tuple(_line(line) for line in context.history if line.author in _AUTHORS)
     answered = any(line.author is Author.ASSISTANT for line in history)
     accepted = max((timestamp_to_ms(message.accept_time) for message in begin.messages), default=0)
+    usage = context.usage
     return Turn(
         messages=tuple(_message(message) for message in begin.messages),
+        conversation_id=begin.conversation_id,
+        tenant=begin.scope.tenant or "default",
+        contact=begin.contact.contact,
         lead=_lead(context.lead),
         history=history,
+        history_cut=context.history_cut,
         summary=context.summary,
+        summary_through=context.summary_through,
+        usage=UsageToday(
+            conversation_tokens=usage.conversation_tokens,
+            tenant_tokens=usage.tenant_tokens,
+            conversation_cost_micros=usage.conversation_cost_micros,
+            tenant_cost_micros=usage.tenant_cost_micros,
+        ),
         first_contact=context.version == 0 and not context.degraded and not answered,
         degraded=context.degraded,
         now_ms=accepted or now_ms,
         said=tuple(begin.said),
-        said_effects=tuple(_effect(effect) for effect in begin.said_effects),
+        said_effects=tuple(
+            _effect(effect) for effect in begin.said_effects if effect.WhichOneof("effect") != "generation"
+        ),
     )
 
 
@@ -123,10 +150,18 @@ def encode_effect(effect: Effect) -> turn_pb2.Effect:
     )
 
 
-def encode_done(why: End, *, model: str, first_token_ms: int | None, total_ms: int) -> agent_pb.Done:
+def encode_done(ended: Ended, *, first_token_ms: int | None, total_ms: int) -> agent_pb.Done:
     """The end of a reply; `first_token` is absent when nothing was said."""
     first = None if first_token_ms is None else ms_to_duration(first_token_ms)
-    return agent_pb.Done(reason=_REASONS[why], model=model, first_token=first, total=ms_to_duration(total_ms))
+    return agent_pb.Done(
+        reason=_REASONS[ended.why],
+        model=ended.model,
+        first_token=first,
+        total=ms_to_duration(total_ms),
+        fallback=ended.fallback,
+        fallback_reason=ended.fallback_reason,
+        wants_summary=ended.wants_summary,
+    )
 
 
 def encode_report(report: Report) -> agent_pb.GetAgentResponse:
@@ -156,11 +191,18 @@ def _message(message: message_pb2.Message) -> Message:
     kind = _KINDS.get(message.type, Kind.UNSUPPORTED)
     if kind is Kind.UNSUPPORTED and "reaction" in message.provider_type.lower():
         kind = Kind.STICKER  # A thumb on a bubble says no more than a sticker does.
-    return Message(text=message.text, kind=kind, location=location)
+    return Message(text=message.text, kind=kind, location=location, sent_ms=timestamp_to_ms(message.accept_time))
 
 
 def _line(line: lead_pb2.HistoryMessage) -> Line:
-    return Line(author=_AUTHORS[line.author], text=line.text, kind=_KINDS.get(line.type, Kind.UNSUPPORTED))
+    return Line(
+        author=_AUTHORS[line.author],
+        text=line.text,
+        kind=_KINDS.get(line.type, Kind.UNSUPPORTED),
+        sequence=line.sequence,
+        sent_ms=timestamp_to_ms(line.create_time),
+        fallback=line.fallback,
+    )
 
 
 def _lead(lead: lead_pb2.Lead) -> Lead:

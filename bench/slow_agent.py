@@ -26,10 +26,10 @@ class SlowPlaybook(Playbook):
 
     seconds = 0.0
 
-    async def stream(self, turn: Turn) -> AsyncGenerator[ModelEvent, None]:
+    async def stream(self, turn: Turn, *, ends_at: float) -> AsyncGenerator[ModelEvent, None]:
         """The playbook's reply, later."""
         await asyncio.sleep(self.seconds)
-        async for event in super().stream(turn):
+        async for event in super().stream(turn, ends_at=ends_at):
             yield event
 
 

@@ -13,6 +13,7 @@ from context_service.domain import (
     Delivery,
     Effect,
     FieldValue,
+    Generation,
     Handoff,
     IncomingMessage,
     LeadField,
@@ -83,12 +84,21 @@ def turn_record(wire: turn_pb2.TurnRecord) -> TurnRecord:
         kind=_KINDS[wire.kind],
         messages=tuple(_message(one, f"record.messages[{n}]", opened_ms) for n, one in enumerate(wire.messages)),
         parts=tuple(_part(one, f"record.parts[{n}]") for n, one in enumerate(wire.parts)),
-        effects=tuple(_effect(one, f"record.effects[{n}]") for n, one in enumerate(wire.effects)),
+        effects=tuple(
+            _effect(one, f"record.effects[{n}]")
+            for n, one in enumerate(wire.effects)
+            if one.WhichOneof("effect") != "generation"
+        ),
+        generation=_generation(wire),
         truncated=wire.truncated,
         needs_human=wire.needs_human,
         handoff=wire.handoff,
         opened_ms=opened_ms,
         ended_ms=ended_ms,
+        merged_conversation_ids=tuple(
+            fields.identifier(one, f"record.merged_conversation_ids[{n}]")
+            for n, one in enumerate(wire.merged_conversation_ids)
+        ),
     )
 
 
@@ -220,6 +230,26 @@ def _effect(wire: turn_pb2.Effect, field: str) -> Effect:
             return Handoff(reason=fields.text(wire.handoff.reason, f"{field}.handoff.reason", most=1024))
         case _:
             raise InvalidArgument(f"{field} is empty.", field=field)
+
+
+def _generation(wire: turn_pb2.TurnRecord) -> Generation:
+    """All of them added up; the last one names the model."""
+    total = Generation()
+    for number, effect in enumerate(wire.effects):
+        if effect.WhichOneof("effect") != "generation":
+            continue
+        one, field = effect.generation, f"record.effects[{number}].generation"
+        total = Generation(
+            model=fields.text(one.model, f"{field}.model", most=200),
+            fallback=one.fallback,
+            prompt_tokens=total.prompt_tokens + fields.number(one.prompt_tokens, f"{field}.prompt_tokens"),
+            cached_tokens=total.cached_tokens + fields.number(one.cached_tokens, f"{field}.cached_tokens"),
+            completion_tokens=total.completion_tokens
+            + fields.number(one.completion_tokens, f"{field}.completion_tokens"),
+            discarded_tokens=total.discarded_tokens + fields.number(one.discarded_tokens, f"{field}.discarded_tokens"),
+            cost_micros=total.cost_micros + fields.number(one.cost_micros, f"{field}.cost_micros"),
+        )
+    return total
 
 
 def _lead_update(wire: turn_pb2.LeadUpdate, field: str) -> LeadPatch:

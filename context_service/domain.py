@@ -192,6 +192,24 @@ Effect = LeadPatch | Handoff
 
 
 @dataclass(frozen=True, kw_only=True)
+class Generation:
+    """How a reply was made: tokens, and millionths of a US dollar. `fallback`: no model could answer."""
+
+    model: str = ""
+    fallback: bool = False
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    discarded_tokens: int = 0
+    cost_micros: int = 0
+
+    @property
+    def tokens(self) -> int:
+        """Everything that counts against a budget."""
+        return self.prompt_tokens + self.completion_tokens + self.discarded_tokens
+
+
+@dataclass(frozen=True, kw_only=True)
 class TurnRecord:
     """A turn that ended, as the buffer tells it."""
 
@@ -203,11 +221,23 @@ class TurnRecord:
     messages: tuple[IncomingMessage, ...]
     parts: tuple[SentPart, ...]
     effects: tuple[Effect, ...]
+    generation: Generation
     truncated: bool
     needs_human: bool
     handoff: bool
     opened_ms: int
     ended_ms: int
+    merged_conversation_ids: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsageToday:
+    """What models cost today so far (UTC): tokens, and millionths of a US dollar."""
+
+    conversation_tokens: int = 0
+    tenant_tokens: int = 0
+    conversation_cost_micros: int = 0
+    tenant_cost_micros: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,9 +1,35 @@
 """The seam between the agent and whatever writes the replies."""
 
 from collections.abc import AsyncGenerator
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from agent_service.conversation import ModelEvent, Turn
+from agent_service.chat import EngineState
+from agent_service.conversation import Lead, Line, ModelEvent, Turn
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelState:
+    """One model of the chain, for people. `braked_until_ms` is 0 without a brake."""
+
+    name: str
+    available: bool = True
+    trouble: str = ""
+    braked_until_ms: int = 0
+    engine: EngineState = field(default_factory=EngineState)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What a model made of older history; `text` is empty when there was too little to condense."""
+
+    text: str
+    through_sequence: int
+    model: str = ""
+    prompt_tokens: int = 0
+    cached_tokens: int = 0
+    completion_tokens: int = 0
+    cost_micros: int = 0
 
 
 class Model(Protocol):
@@ -19,6 +45,11 @@ class Model(Protocol):
         """Whether each reply is paid for."""
         ...
 
+    @property
+    def available(self) -> bool:
+        """Whether it can serve now, itself or through a fallback."""
+        ...
+
     async def open(self) -> None:
         """Connect or load."""
         ...
@@ -27,8 +58,19 @@ class Model(Protocol):
         """Make the first real reply as fast as the hundredth: prime the prompt's fixed part, generate once."""
         ...
 
-    def stream(self, turn: Turn) -> AsyncGenerator[ModelEvent, None]:
-        """Write one reply. Closing the generator, or cancelling who waits for it, stops the model at once."""
+    def stream(self, turn: Turn, *, ends_at: float) -> AsyncGenerator[ModelEvent, None]:
+        """Write one reply, until `ends_at` (the loop's time). Closing the generator stops the model at once.
+
+        Errors: ModelTrouble.
+        """
+        ...
+
+    async def summarize(self, *, summary: str, history: tuple[Line, ...], lead: Lead, ends_at: float) -> Summary | None:
+        """Condense the older part of history; None when this model writes no summaries. Errors: ModelTrouble."""
+        ...
+
+    def states(self) -> tuple[ModelState, ...]:
+        """This model, and those that stand in for it, in the order in which they are asked."""
         ...
 
     async def close(self) -> None:

@@ -4,7 +4,8 @@ import asyncio
 import re
 from collections.abc import AsyncGenerator
 
-from agent_service.conversation import EffectCalled, Ended, Message, ModelEvent, TextDelta, Turn
+from agent_service.conversation import EffectCalled, Ended, Lead, Line, Message, ModelEvent, TextDelta, Turn
+from agent_service.models import ModelState, Summary
 from agent_service.persona import Persona
 from agent_service.playbook.draft import Reply
 from agent_service.playbook.going_on import rest_of
@@ -21,6 +22,7 @@ class Playbook:
 
     name = "playbook"
     costs_money = False
+    available = True
 
     def __init__(self, *, persona: Persona, clock: Clock, delay_ms: int = 0) -> None:
         self._persona = persona
@@ -36,7 +38,7 @@ class Playbook:
         turn = Turn(messages=tuple(Message(text=text) for text in burst), first_contact=True)
         make_reply(self._persona, turn, words=self._words)
 
-    async def stream(self, turn: Turn) -> AsyncGenerator[ModelEvent, None]:
+    async def stream(self, turn: Turn, *, ends_at: float) -> AsyncGenerator[ModelEvent, None]:
         reply = await self._make(turn)
         bubbles = rest_of(reply.bubbles, turn.said) if turn.said else reply.bubbles
         if self._delay_s:
@@ -57,6 +59,13 @@ class Playbook:
             return make_reply(self._persona, turn, words=self._words)
         # Reading a pasted book takes a second, which no other conversation may have to wait for.
         return await asyncio.to_thread(make_reply, self._persona, turn, words=self._words)
+
+    async def summarize(self, *, summary: str, history: tuple[Line, ...], lead: Lead, ends_at: float) -> Summary | None:
+        """It reads what it said itself; nothing is to be condensed."""
+        return None
+
+    def states(self) -> tuple[ModelState, ...]:
+        return (ModelState(name=self.name),)
 
     async def close(self) -> None:
         return

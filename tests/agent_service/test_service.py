@@ -12,7 +12,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from agent_service.agent import Agent
 from agent_service.app import AgentApp
-from agent_service.conversation import ModelEvent, TextDelta, Turn
+from agent_service.conversation import Lead, Line, ModelEvent, TextDelta, Turn
+from agent_service.models import ModelState
 from agent_service.persona import load_persona
 from agent_service.settings import AgentSettings
 from agentic_sdr.agent.v1 import agent_service_pb2 as pb
@@ -319,6 +320,7 @@ class StubModel:
 
     name = "stub"
     costs_money = False
+    available = True
 
     def __init__(self, *, warm: asyncio.Event | None = None, after: int = 0) -> None:
         self._warm = warm
@@ -332,10 +334,16 @@ class StubModel:
         if self._warm is not None:
             await self._warm.wait()
 
-    async def stream(self, turn: Turn) -> AsyncGenerator[ModelEvent, None]:
+    async def stream(self, turn: Turn, *, ends_at: float) -> AsyncGenerator[ModelEvent, None]:
         for number in range(self._after):
             yield TextDelta(text=f"{number}\n\n")
         raise RuntimeError("secret dsn=postgres://")
+
+    async def summarize(self, *, summary: str, history: tuple[Line, ...], lead: Lead, ends_at: float) -> None:
+        return None
+
+    def states(self) -> tuple[ModelState, ...]:
+        return (ModelState(name=self.name),)
 
     async def close(self) -> None:
         self.closed = True

@@ -29,15 +29,15 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(agentic_sdr/agent/v1/agent_service.proto\x12\x14\x61gentic_sdr.agent.v1\x1a agentic_sdr/common/v1/lead.proto\x1a#agentic_sdr/common/v1/message.proto\x1a agentic_sdr/common/v1/turn.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x86\x01\n\x0eRespondRequest\x12,\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32\x1b.agentic_sdr.agent.v1.BeginH\x00\x12=\n\x07\x63ontext\x18\x02 \x01(\x0b\x32*.agentic_sdr.common.v1.ConversationContextH\x00\x42\x07\n\x05\x66rame\"\xb2\x02\n\x05\x42\x65gin\x12\x0f\n\x07turn_id\x18\x01 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\x12+\n\x05scope\x18\x03 \x01(\x0b\x32\x1c.agentic_sdr.common.v1.Scope\x12/\n\x07\x63ontact\x18\x04 \x01(\x0b\x32\x1e.agentic_sdr.common.v1.Contact\x12\x30\n\x08messages\x18\x05 \x03(\x0b\x32\x1e.agentic_sdr.common.v1.Message\x12\x0c\n\x04said\x18\x06 \x03(\t\x12\x33\n\x0csaid_effects\x18\x07 \x03(\x0b\x32\x1d.agentic_sdr.common.v1.Effect\x12,\n\tremaining\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xd6\x01\n\x0fRespondResponse\x12/\n\x04text\x18\x01 \x01(\x0b\x32\x1f.agentic_sdr.agent.v1.TextDeltaH\x00\x12/\n\x06\x65\x66\x66\x65\x63t\x18\x02 \x01(\x0b\x32\x1d.agentic_sdr.common.v1.EffectH\x00\x12,\n\x05usage\x18\x03 \x01(\x0b\x32\x1b.agentic_sdr.agent.v1.UsageH\x00\x12*\n\x04\x64one\x18\x04 \x01(\x0b\x32\x1a.agentic_sdr.agent.v1.DoneH\x00\x42\x07\n\x05\x66rame\"\x19\n\tTextDelta\x12\x0c\n\x04text\x18\x01 \x01(\t\"P\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x03\x12\x15\n\rcached_tokens\x18\x02 \x01(\x03\x12\x19\n\x11\x63ompletion_tokens\x18\x03 \x01(\x03\"\xfb\x01\n\x04\x44one\x12\x31\n\x06reason\x18\x01 \x01(\x0e\x32!.agentic_sdr.agent.v1.Done.Reason\x12\r\n\x05model\x18\x02 \x01(\t\x12.\n\x0b\x66irst_token\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05total\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"W\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x0f\n\x0bREASON_STOP\x10\x01\x12\x11\n\rREASON_LENGTH\x10\x02\x12\x11\n\rREASON_SILENT\x10\x03\"t\n\x10SummarizeRequest\x12\x17\n\x0f\x63onversation_id\x18\x01 \x01(\t\x12\x0f\n\x07summary\x18\x02 \x01(\t\x12\x36\n\x07history\x18\x03 \x03(\x0b\x32%.agentic_sdr.common.v1.HistoryMessage\"$\n\x11SummarizeResponse\x12\x0f\n\x07summary\x18\x01 \x01(\t\"\x11\n\x0fGetAgentRequest\"\xb1\x03\n\x10GetAgentResponse\x12/\n\x05state\x18\x01 \x01(\x0e\x32 .agentic_sdr.agent.v1.AgentState\x12\r\n\x05model\x18\x02 \x01(\t\x12\x13\n\x0b\x63osts_money\x18\x03 \x01(\x08\x12\x0f\n\x07persona\x18\x04 \x01(\t\x12\x1c\n\x14persona_display_name\x18\x05 \x01(\t\x12*\n\x07warm_up\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x05steps\x18\x07 \x03(\x0b\x32 .agentic_sdr.agent.v1.WarmUpStep\x12.\n\nready_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07replies\x18\t \x01(\x03\x12\x16\n\x0e\x61\x63tive_replies\x18\n \x01(\x03\x12\x32\n\x0f\x66irst_token_p50\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fhonest_sentence\x18\x0c \x01(\t\x12\x16\n\x0emedia_sentence\x18\r \x01(\t\"G\n\nWarmUpStep\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration*q\n\nAgentState\x12\x1b\n\x17\x41GENT_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41GENT_STATE_WARMING\x10\x01\x12\x15\n\x11\x41GENT_STATE_READY\x10\x02\x12\x16\n\x12\x41GENT_STATE_FAILED\x10\x03\x32\xa3\x02\n\x0c\x41gentService\x12Z\n\x07Respond\x12$.agentic_sdr.agent.v1.RespondRequest\x1a%.agentic_sdr.agent.v1.RespondResponse(\x01\x30\x01\x12\\\n\tSummarize\x12&.agentic_sdr.agent.v1.SummarizeRequest\x1a\'.agentic_sdr.agent.v1.SummarizeResponse\x12Y\n\x08GetAgent\x12%.agentic_sdr.agent.v1.GetAgentRequest\x1a&.agentic_sdr.agent.v1.GetAgentResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n(agentic_sdr/agent/v1/agent_service.proto\x12\x14\x61gentic_sdr.agent.v1\x1a agentic_sdr/common/v1/lead.proto\x1a#agentic_sdr/common/v1/message.proto\x1a agentic_sdr/common/v1/turn.proto\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x86\x01\n\x0eRespondRequest\x12,\n\x05\x62\x65gin\x18\x01 \x01(\x0b\x32\x1b.agentic_sdr.agent.v1.BeginH\x00\x12=\n\x07\x63ontext\x18\x02 \x01(\x0b\x32*.agentic_sdr.common.v1.ConversationContextH\x00\x42\x07\n\x05\x66rame\"\xb2\x02\n\x05\x42\x65gin\x12\x0f\n\x07turn_id\x18\x01 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\x12+\n\x05scope\x18\x03 \x01(\x0b\x32\x1c.agentic_sdr.common.v1.Scope\x12/\n\x07\x63ontact\x18\x04 \x01(\x0b\x32\x1e.agentic_sdr.common.v1.Contact\x12\x30\n\x08messages\x18\x05 \x03(\x0b\x32\x1e.agentic_sdr.common.v1.Message\x12\x0c\n\x04said\x18\x06 \x03(\t\x12\x33\n\x0csaid_effects\x18\x07 \x03(\x0b\x32\x1d.agentic_sdr.common.v1.Effect\x12,\n\tremaining\x18\x08 \x01(\x0b\x32\x19.google.protobuf.Duration\"\xd6\x01\n\x0fRespondResponse\x12/\n\x04text\x18\x01 \x01(\x0b\x32\x1f.agentic_sdr.agent.v1.TextDeltaH\x00\x12/\n\x06\x65\x66\x66\x65\x63t\x18\x02 \x01(\x0b\x32\x1d.agentic_sdr.common.v1.EffectH\x00\x12,\n\x05usage\x18\x03 \x01(\x0b\x32\x1b.agentic_sdr.agent.v1.UsageH\x00\x12*\n\x04\x64one\x18\x04 \x01(\x0b\x32\x1a.agentic_sdr.agent.v1.DoneH\x00\x42\x07\n\x05\x66rame\"\x19\n\tTextDelta\x12\x0c\n\x04text\x18\x01 \x01(\t\"e\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\x03\x12\x15\n\rcached_tokens\x18\x02 \x01(\x03\x12\x19\n\x11\x63ompletion_tokens\x18\x03 \x01(\x03\x12\x13\n\x0b\x63ost_micros\x18\x04 \x01(\x03\"\xbd\x02\n\x04\x44one\x12\x31\n\x06reason\x18\x01 \x01(\x0e\x32!.agentic_sdr.agent.v1.Done.Reason\x12\r\n\x05model\x18\x02 \x01(\t\x12.\n\x0b\x66irst_token\x18\x03 \x01(\x0b\x32\x19.google.protobuf.Duration\x12(\n\x05total\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x10\n\x08\x66\x61llback\x18\x05 \x01(\x08\x12\x17\n\x0f\x66\x61llback_reason\x18\x06 \x01(\t\x12\x15\n\rwants_summary\x18\x07 \x01(\x08\"W\n\x06Reason\x12\x16\n\x12REASON_UNSPECIFIED\x10\x00\x12\x0f\n\x0bREASON_STOP\x10\x01\x12\x11\n\rREASON_LENGTH\x10\x02\x12\x11\n\rREASON_SILENT\x10\x03\"\x9f\x01\n\x10SummarizeRequest\x12\x17\n\x0f\x63onversation_id\x18\x01 \x01(\t\x12\x0f\n\x07summary\x18\x02 \x01(\t\x12\x36\n\x07history\x18\x03 \x03(\x0b\x32%.agentic_sdr.common.v1.HistoryMessage\x12)\n\x04lead\x18\x04 \x01(\x0b\x32\x1b.agentic_sdr.common.v1.Lead\"y\n\x11SummarizeResponse\x12\x0f\n\x07summary\x18\x01 \x01(\t\x12\x18\n\x10through_sequence\x18\x02 \x01(\x03\x12\r\n\x05model\x18\x03 \x01(\t\x12*\n\x05usage\x18\x04 \x01(\x0b\x32\x1b.agentic_sdr.agent.v1.Usage\"\x11\n\x0fGetAgentRequest\"\xb2\x04\n\x10GetAgentResponse\x12/\n\x05state\x18\x01 \x01(\x0e\x32 .agentic_sdr.agent.v1.AgentState\x12\r\n\x05model\x18\x02 \x01(\t\x12\x13\n\x0b\x63osts_money\x18\x03 \x01(\x08\x12\x0f\n\x07persona\x18\x04 \x01(\t\x12\x1c\n\x14persona_display_name\x18\x05 \x01(\t\x12*\n\x07warm_up\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12/\n\x05steps\x18\x07 \x03(\x0b\x32 .agentic_sdr.agent.v1.WarmUpStep\x12.\n\nready_time\x18\x08 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07replies\x18\t \x01(\x03\x12\x16\n\x0e\x61\x63tive_replies\x18\n \x01(\x03\x12\x32\n\x0f\x66irst_token_p50\x18\x0b \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x17\n\x0fhonest_sentence\x18\x0c \x01(\t\x12\x16\n\x0emedia_sentence\x18\r \x01(\t\x12\x17\n\x0fpersona_version\x18\x0e \x01(\t\x12\x30\n\x06models\x18\x0f \x03(\x0b\x32 .agentic_sdr.agent.v1.ModelState\x12\x34\n\x11last_first_tokens\x18\x10 \x03(\x0b\x32\x19.google.protobuf.Duration\"\xee\x02\n\nModelState\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x11\n\tavailable\x18\x02 \x01(\x08\x12\x0f\n\x07trouble\x18\x03 \x01(\t\x12\x30\n\x0c\x62raked_until\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05\x63\x61lls\x18\x05 \x01(\x03\x12\x10\n\x08\x66\x61ilures\x18\x06 \x01(\x03\x12\x15\n\rprompt_tokens\x18\x07 \x01(\x03\x12\x15\n\rcached_tokens\x18\x08 \x01(\x03\x12\x19\n\x11\x63ompletion_tokens\x18\t \x01(\x03\x12\x1a\n\x12\x63onnections_opened\x18\n \x01(\x03\x12\x14\n\x0copen_streams\x18\x0b \x01(\x03\x12\x31\n\x0e\x63onnection_age\x18\x0c \x01(\x0b\x32\x19.google.protobuf.Duration\x12-\n\ncold_start\x18\r \x01(\x0b\x32\x19.google.protobuf.Duration\"G\n\nWarmUpStep\x12\x0c\n\x04name\x18\x01 \x01(\t\x12+\n\x08\x64uration\x18\x02 \x01(\x0b\x32\x19.google.protobuf.Duration*q\n\nAgentState\x12\x1b\n\x17\x41GENT_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13\x41GENT_STATE_WARMING\x10\x01\x12\x15\n\x11\x41GENT_STATE_READY\x10\x02\x12\x16\n\x12\x41GENT_STATE_FAILED\x10\x03\x32\xa3\x02\n\x0c\x41gentService\x12Z\n\x07Respond\x12$.agentic_sdr.agent.v1.RespondRequest\x1a%.agentic_sdr.agent.v1.RespondResponse(\x01\x30\x01\x12\\\n\tSummarize\x12&.agentic_sdr.agent.v1.SummarizeRequest\x1a\'.agentic_sdr.agent.v1.SummarizeResponse\x12Y\n\x08GetAgent\x12%.agentic_sdr.agent.v1.GetAgentRequest\x1a&.agentic_sdr.agent.v1.GetAgentResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'agentic_sdr.agent.v1.agent_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_AGENTSTATE']._serialized_start=1946
-  _globals['_AGENTSTATE']._serialized_end=2059
+  _globals['_AGENTSTATE']._serialized_start=2660
+  _globals['_AGENTSTATE']._serialized_end=2773
   _globals['_RESPONDREQUEST']._serialized_start=237
   _globals['_RESPONDREQUEST']._serialized_end=371
   _globals['_BEGIN']._serialized_start=374
@@ -47,21 +47,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_TEXTDELTA']._serialized_start=899
   _globals['_TEXTDELTA']._serialized_end=924
   _globals['_USAGE']._serialized_start=926
-  _globals['_USAGE']._serialized_end=1006
-  _globals['_DONE']._serialized_start=1009
-  _globals['_DONE']._serialized_end=1260
-  _globals['_DONE_REASON']._serialized_start=1173
-  _globals['_DONE_REASON']._serialized_end=1260
-  _globals['_SUMMARIZEREQUEST']._serialized_start=1262
-  _globals['_SUMMARIZEREQUEST']._serialized_end=1378
-  _globals['_SUMMARIZERESPONSE']._serialized_start=1380
-  _globals['_SUMMARIZERESPONSE']._serialized_end=1416
-  _globals['_GETAGENTREQUEST']._serialized_start=1418
-  _globals['_GETAGENTREQUEST']._serialized_end=1435
-  _globals['_GETAGENTRESPONSE']._serialized_start=1438
-  _globals['_GETAGENTRESPONSE']._serialized_end=1871
-  _globals['_WARMUPSTEP']._serialized_start=1873
-  _globals['_WARMUPSTEP']._serialized_end=1944
-  _globals['_AGENTSERVICE']._serialized_start=2062
-  _globals['_AGENTSERVICE']._serialized_end=2353
+  _globals['_USAGE']._serialized_end=1027
+  _globals['_DONE']._serialized_start=1030
+  _globals['_DONE']._serialized_end=1347
+  _globals['_DONE_REASON']._serialized_start=1260
+  _globals['_DONE_REASON']._serialized_end=1347
+  _globals['_SUMMARIZEREQUEST']._serialized_start=1350
+  _globals['_SUMMARIZEREQUEST']._serialized_end=1509
+  _globals['_SUMMARIZERESPONSE']._serialized_start=1511
+  _globals['_SUMMARIZERESPONSE']._serialized_end=1632
+  _globals['_GETAGENTREQUEST']._serialized_start=1634
+  _globals['_GETAGENTREQUEST']._serialized_end=1651
+  _globals['_GETAGENTRESPONSE']._serialized_start=1654
+  _globals['_GETAGENTRESPONSE']._serialized_end=2216
+  _globals['_MODELSTATE']._serialized_start=2219
+  _globals['_MODELSTATE']._serialized_end=2585
+  _globals['_WARMUPSTEP']._serialized_start=2587
+  _globals['_WARMUPSTEP']._serialized_end=2658
+  _globals['_AGENTSERVICE']._serialized_start=2776
+  _globals['_AGENTSERVICE']._serialized_end=3067
 # @@protoc_insertion_point(module_scope)

@@ -221,22 +221,26 @@ class Usage(_message.Message):
     PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
     CACHED_TOKENS_FIELD_NUMBER: _builtins.int
     COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
+    COST_MICROS_FIELD_NUMBER: _builtins.int
     prompt_tokens: _builtins.int
     """Tokens of the prompt."""
     cached_tokens: _builtins.int
     """Of them, from the prefix cache."""
     completion_tokens: _builtins.int
     """Tokens of the reply."""
+    cost_micros: _builtins.int
+    """The price in millionths of a US dollar; 0 when no price is known."""
     def __init__(
         self,
         *,
         prompt_tokens: _builtins.int = ...,
         cached_tokens: _builtins.int = ...,
         completion_tokens: _builtins.int = ...,
+        cost_micros: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_tokens", b"cached_tokens", "completion_tokens", b"completion_tokens", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_tokens", b"cached_tokens", "completion_tokens", b"completion_tokens", "cost_micros", b"cost_micros", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -279,10 +283,19 @@ class Done(_message.Message):
     MODEL_FIELD_NUMBER: _builtins.int
     FIRST_TOKEN_FIELD_NUMBER: _builtins.int
     TOTAL_FIELD_NUMBER: _builtins.int
+    FALLBACK_FIELD_NUMBER: _builtins.int
+    FALLBACK_REASON_FIELD_NUMBER: _builtins.int
+    WANTS_SUMMARY_FIELD_NUMBER: _builtins.int
     reason: Global___Done.Reason.ValueType
     """Why it ended."""
     model: _builtins.str
     """The model that answered, e.g. "playbook"."""
+    fallback: _builtins.bool
+    """No model could answer: what was said is a sentence of the persona, no knowledge."""
+    fallback_reason: _builtins.str
+    """Why another than the first model answered, or none; empty when the first did. E.g. "rate_limited", "budget"."""
+    wants_summary: _builtins.bool
+    """History grew beyond what the model is given: call Summarize."""
     @_builtins.property
     def first_token(self) -> _duration_pb2.Duration:
         """From the context's arrival to the first token."""
@@ -298,10 +311,13 @@ class Done(_message.Message):
         model: _builtins.str = ...,
         first_token: _duration_pb2.Duration | None = ...,
         total: _duration_pb2.Duration | None = ...,
+        fallback: _builtins.bool = ...,
+        fallback_reason: _builtins.str = ...,
+        wants_summary: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["first_token", b"first_token", "total", b"total"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["first_token", b"first_token", "model", b"model", "reason", b"reason", "total", b"total"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["fallback", b"fallback", "fallback_reason", b"fallback_reason", "first_token", b"first_token", "model", b"model", "reason", b"reason", "total", b"total", "wants_summary", b"wants_summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -316,13 +332,18 @@ class SummarizeRequest(_message.Message):
     CONVERSATION_ID_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
     HISTORY_FIELD_NUMBER: _builtins.int
+    LEAD_FIELD_NUMBER: _builtins.int
     conversation_id: _builtins.str
     """The conversation, for logs."""
     summary: _builtins.str
     """The summary so far."""
     @_builtins.property
     def history(self) -> _containers.RepeatedCompositeFieldContainer[_lead_pb2.HistoryMessage]:
-        """What to add to it, oldest first."""
+        """What came after it, oldest first, with `sequence`."""
+
+    @_builtins.property
+    def lead(self) -> _lead_pb2.Lead:
+        """What is known of the lead; the summary keeps it."""
 
     def __init__(
         self,
@@ -330,10 +351,11 @@ class SummarizeRequest(_message.Message):
         conversation_id: _builtins.str = ...,
         summary: _builtins.str = ...,
         history: _abc.Iterable[_lead_pb2.HistoryMessage] | None = ...,
+        lead: _lead_pb2.Lead | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lead", b"lead"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "history", b"history", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "history", b"history", "lead", b"lead", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -346,16 +368,30 @@ class SummarizeResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     SUMMARY_FIELD_NUMBER: _builtins.int
+    THROUGH_SEQUENCE_FIELD_NUMBER: _builtins.int
+    MODEL_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     summary: _builtins.str
-    """A few sentences in the persona's language."""
+    """A few sentences in the persona's language; empty when there was too little to condense."""
+    through_sequence: _builtins.int
+    """The `sequence` of the last message that it covers."""
+    model: _builtins.str
+    """The model that wrote it."""
+    @_builtins.property
+    def usage(self) -> Global___Usage:
+        """What it cost."""
+
     def __init__(
         self,
         *,
         summary: _builtins.str = ...,
+        through_sequence: _builtins.int = ...,
+        model: _builtins.str = ...,
+        usage: Global___Usage | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["model", b"model", "summary", b"summary", "through_sequence", b"through_sequence", "usage", b"usage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -397,6 +433,9 @@ class GetAgentResponse(_message.Message):
     FIRST_TOKEN_P50_FIELD_NUMBER: _builtins.int
     HONEST_SENTENCE_FIELD_NUMBER: _builtins.int
     MEDIA_SENTENCE_FIELD_NUMBER: _builtins.int
+    PERSONA_VERSION_FIELD_NUMBER: _builtins.int
+    MODELS_FIELD_NUMBER: _builtins.int
+    LAST_FIRST_TOKENS_FIELD_NUMBER: _builtins.int
     state: Global___AgentState.ValueType
     """Where it stands."""
     model: _builtins.str
@@ -415,6 +454,8 @@ class GetAgentResponse(_message.Message):
     """The sentence to say when nothing else can be said. In the persona's language."""
     media_sentence: _builtins.str
     """The sentence to say once when a lead sends sound or pictures without text."""
+    persona_version: _builtins.str
+    """The first 12 digits of the SHA-256 of the persona's files; changes when they are reloaded."""
     @_builtins.property
     def warm_up(self) -> _duration_pb2.Duration:
         """From process start to ready."""
@@ -430,6 +471,14 @@ class GetAgentResponse(_message.Message):
     @_builtins.property
     def first_token_p50(self) -> _duration_pb2.Duration:
         """Median time to the first token of the last 100 replies."""
+
+    @_builtins.property
+    def models(self) -> _containers.RepeatedCompositeFieldContainer[Global___ModelState]:
+        """The models in the order in which they are asked; the first is `model`."""
+
+    @_builtins.property
+    def last_first_tokens(self) -> _containers.RepeatedCompositeFieldContainer[_duration_pb2.Duration]:
+        """Times to the first token of the last replies, newest last, at most 20."""
 
     def __init__(
         self,
@@ -447,14 +496,93 @@ class GetAgentResponse(_message.Message):
         first_token_p50: _duration_pb2.Duration | None = ...,
         honest_sentence: _builtins.str = ...,
         media_sentence: _builtins.str = ...,
+        persona_version: _builtins.str = ...,
+        models: _abc.Iterable[Global___ModelState] | None = ...,
+        last_first_tokens: _abc.Iterable[_duration_pb2.Duration] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["first_token_p50", b"first_token_p50", "ready_time", b"ready_time", "warm_up", b"warm_up"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_replies", b"active_replies", "costs_money", b"costs_money", "first_token_p50", b"first_token_p50", "honest_sentence", b"honest_sentence", "media_sentence", b"media_sentence", "model", b"model", "persona", b"persona", "persona_display_name", b"persona_display_name", "ready_time", b"ready_time", "replies", b"replies", "state", b"state", "steps", b"steps", "warm_up", b"warm_up"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_replies", b"active_replies", "costs_money", b"costs_money", "first_token_p50", b"first_token_p50", "honest_sentence", b"honest_sentence", "last_first_tokens", b"last_first_tokens", "media_sentence", b"media_sentence", "model", b"model", "models", b"models", "persona", b"persona", "persona_display_name", b"persona_display_name", "persona_version", b"persona_version", "ready_time", b"ready_time", "replies", b"replies", "state", b"state", "steps", b"steps", "warm_up", b"warm_up"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetAgentResponse: _TypeAlias = GetAgentResponse  # noqa: Y015
+
+@_typing.final
+class ModelState(_message.Message):
+    """One model of the chain."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    AVAILABLE_FIELD_NUMBER: _builtins.int
+    TROUBLE_FIELD_NUMBER: _builtins.int
+    BRAKED_UNTIL_FIELD_NUMBER: _builtins.int
+    CALLS_FIELD_NUMBER: _builtins.int
+    FAILURES_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHED_TOKENS_FIELD_NUMBER: _builtins.int
+    COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
+    CONNECTIONS_OPENED_FIELD_NUMBER: _builtins.int
+    OPEN_STREAMS_FIELD_NUMBER: _builtins.int
+    CONNECTION_AGE_FIELD_NUMBER: _builtins.int
+    COLD_START_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """E.g. "openai:gpt-5-mini"."""
+    available: _builtins.bool
+    """Whether it can be asked now."""
+    trouble: _builtins.str
+    """Why not, or what went wrong last: "rate_limited", "unreachable", …; empty when all is well."""
+    calls: _builtins.int
+    """Calls that were made."""
+    failures: _builtins.int
+    """Of them, those that failed."""
+    prompt_tokens: _builtins.int
+    """Tokens of prompts so far."""
+    cached_tokens: _builtins.int
+    """Of them, from the prefix cache."""
+    completion_tokens: _builtins.int
+    """Tokens of replies so far."""
+    connections_opened: _builtins.int
+    """TCP connections that were opened so far; 0 for a model without any."""
+    open_streams: _builtins.int
+    """Streams that are open now."""
+    @_builtins.property
+    def braked_until(self) -> _timestamp_pb2.Timestamp:
+        """When the brake of a rate limit is let go; absent without one."""
+
+    @_builtins.property
+    def connection_age(self) -> _duration_pb2.Duration:
+        """Age of the oldest connection that is open; absent without one."""
+
+    @_builtins.property
+    def cold_start(self) -> _duration_pb2.Duration:
+        """From the start of loading or connecting to the first token of the warm-up."""
+
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        available: _builtins.bool = ...,
+        trouble: _builtins.str = ...,
+        braked_until: _timestamp_pb2.Timestamp | None = ...,
+        calls: _builtins.int = ...,
+        failures: _builtins.int = ...,
+        prompt_tokens: _builtins.int = ...,
+        cached_tokens: _builtins.int = ...,
+        completion_tokens: _builtins.int = ...,
+        connections_opened: _builtins.int = ...,
+        open_streams: _builtins.int = ...,
+        connection_age: _duration_pb2.Duration | None = ...,
+        cold_start: _duration_pb2.Duration | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["braked_until", b"braked_until", "cold_start", b"cold_start", "connection_age", b"connection_age"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["available", b"available", "braked_until", b"braked_until", "cached_tokens", b"cached_tokens", "calls", b"calls", "cold_start", b"cold_start", "completion_tokens", b"completion_tokens", "connection_age", b"connection_age", "connections_opened", b"connections_opened", "failures", b"failures", "name", b"name", "open_streams", b"open_streams", "prompt_tokens", b"prompt_tokens", "trouble", b"trouble"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ModelState: _TypeAlias = ModelState  # noqa: Y015
 
 @_typing.final
 class WarmUpStep(_message.Message):

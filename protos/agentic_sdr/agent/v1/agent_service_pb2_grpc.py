@@ -69,9 +69,11 @@ class AgentServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def Summarize(self, request, context):
-        """Condenses older history into a few sentences. Arrives with the language models.
+        """Condenses older history into a few sentences: the older part of `history`, as the model's budget asks for it; what is
+        new stays out of it. Called outside of the reply path, when Done.wants_summary was set.
 
-        Errors: NOT_IMPLEMENTED.
+        Errors: INVALID_ARGUMENT; NOT_IMPLEMENTED when the model writes no summaries (the playbook); MODEL_FAILED;
+        UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

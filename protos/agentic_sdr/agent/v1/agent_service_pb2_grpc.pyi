@@ -42,9 +42,11 @@ class AgentServiceStub:
     UNAVAILABLE while warming or draining, or when as many replies as allowed are under way.
     """
     Summarize: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.SummarizeRequest, _agent_service_pb2.SummarizeResponse]
-    """Condenses older history into a few sentences. Arrives with the language models.
+    """Condenses older history into a few sentences: the older part of `history`, as the model's budget asks for it; what is
+    new stays out of it. Called outside of the reply path, when Done.wants_summary was set.
 
-    Errors: NOT_IMPLEMENTED.
+    Errors: INVALID_ARGUMENT; NOT_IMPLEMENTED when the model writes no summaries (the playbook); MODEL_FAILED;
+    UNAVAILABLE.
     """
     GetAgent: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.GetAgentRequest, _agent_service_pb2.GetAgentResponse]
     """Shows the agent's state, model, persona and times."""
@@ -63,9 +65,11 @@ class AgentServiceAsyncStub(AgentServiceStub):
     UNAVAILABLE while warming or draining, or when as many replies as allowed are under way.
     """
     Summarize: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.SummarizeRequest, _agent_service_pb2.SummarizeResponse]  # type: ignore[assignment]
-    """Condenses older history into a few sentences. Arrives with the language models.
+    """Condenses older history into a few sentences: the older part of `history`, as the model's budget asks for it; what is
+    new stays out of it. Called outside of the reply path, when Done.wants_summary was set.
 
-    Errors: NOT_IMPLEMENTED.
+    Errors: INVALID_ARGUMENT; NOT_IMPLEMENTED when the model writes no summaries (the playbook); MODEL_FAILED;
+    UNAVAILABLE.
     """
     GetAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.GetAgentRequest, _agent_service_pb2.GetAgentResponse]  # type: ignore[assignment]
     """Shows the agent's state, model, persona and times."""
@@ -93,9 +97,11 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _agent_service_pb2.SummarizeRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_agent_service_pb2.SummarizeResponse, _abc.Awaitable[_agent_service_pb2.SummarizeResponse]]:
-        """Condenses older history into a few sentences. Arrives with the language models.
+        """Condenses older history into a few sentences: the older part of `history`, as the model's budget asks for it; what is
+        new stays out of it. Called outside of the reply path, when Done.wants_summary was set.
 
-        Errors: NOT_IMPLEMENTED.
+        Errors: INVALID_ARGUMENT; NOT_IMPLEMENTED when the model writes no summaries (the playbook); MODEL_FAILED;
+        UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod

@@ -62,6 +62,8 @@ class Lead(_message.Message):
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     UPDATE_TIME_FIELD_NUMBER: _builtins.int
     NEEDS_HUMAN_FIELD_NUMBER: _builtins.int
+    DO_NOT_CONTACT_FIELD_NUMBER: _builtins.int
+    REFERRAL_FIELD_NUMBER: _builtins.int
     lead_id: _builtins.str
     """UUID."""
     tenant: _builtins.str
@@ -86,6 +88,8 @@ class Lead(_message.Message):
     """The offer that was chosen; empty when none."""
     needs_human: _builtins.bool
     """A human has to look at this lead."""
+    do_not_contact: _builtins.bool
+    """Never to be written to first. Survives ForgetContact as a keyed hash of the contact."""
     @_builtins.property
     def preferences(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Fields of the persona."""
@@ -101,6 +105,10 @@ class Lead(_message.Message):
     @_builtins.property
     def update_time(self) -> _timestamp_pb2.Timestamp:
         """When anything of it changed."""
+
+    @_builtins.property
+    def referral(self) -> _message_pb2.Referral:
+        """The advertisement that brought the lead; absent when there was none."""
 
     def __init__(
         self,
@@ -121,10 +129,12 @@ class Lead(_message.Message):
         create_time: _timestamp_pb2.Timestamp | None = ...,
         update_time: _timestamp_pb2.Timestamp | None = ...,
         needs_human: _builtins.bool = ...,
+        do_not_contact: _builtins.bool = ...,
+        referral: _message_pb2.Referral | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_bill_value_cents", b"_bill_value_cents", "_interested", b"_interested", "bill_value_cents", b"bill_value_cents", "create_time", b"create_time", "interested", b"interested", "last_interaction_time", b"last_interaction_time", "update_time", b"update_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bill_value_cents", b"_bill_value_cents", "_interested", b"_interested", "bill_value_cents", b"bill_value_cents", "create_time", b"create_time", "interested", b"interested", "last_interaction_time", b"last_interaction_time", "referral", b"referral", "update_time", b"update_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bill_value_cents", b"_bill_value_cents", "_interested", b"_interested", "bill_value_cents", b"bill_value_cents", "chosen_flow", b"chosen_flow", "create_time", b"create_time", "current_stage", b"current_stage", "email", b"email", "interested", b"interested", "last_interaction_time", b"last_interaction_time", "lead_id", b"lead_id", "name", b"name", "needs_human", b"needs_human", "phone_number", b"phone_number", "preferences", b"preferences", "qualification_score", b"qualification_score", "qualification_status", b"qualification_status", "tenant", b"tenant", "update_time", b"update_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bill_value_cents", b"_bill_value_cents", "_interested", b"_interested", "bill_value_cents", b"bill_value_cents", "chosen_flow", b"chosen_flow", "create_time", b"create_time", "current_stage", b"current_stage", "do_not_contact", b"do_not_contact", "email", b"email", "interested", b"interested", "last_interaction_time", b"last_interaction_time", "lead_id", b"lead_id", "name", b"name", "needs_human", b"needs_human", "phone_number", b"phone_number", "preferences", b"preferences", "qualification_score", b"qualification_score", "qualification_status", b"qualification_status", "referral", b"referral", "tenant", b"tenant", "update_time", b"update_time"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bill_value_cents: _TypeAlias = _typing.Literal["bill_value_cents"]  # noqa: Y015
     _WhichOneofArgType__bill_value_cents: _TypeAlias = _typing.Literal["_bill_value_cents", b"_bill_value_cents"]  # noqa: Y015
@@ -151,6 +161,8 @@ class HistoryMessage(_message.Message):
     TURN_ID_FIELD_NUMBER: _builtins.int
     PROVIDER_MESSAGE_ID_FIELD_NUMBER: _builtins.int
     MEDIA_FIELD_NUMBER: _builtins.int
+    SEQUENCE_FIELD_NUMBER: _builtins.int
+    FALLBACK_FIELD_NUMBER: _builtins.int
     history_id: _builtins.str
     """UUID."""
     author: _message_pb2.Author.ValueType
@@ -163,6 +175,10 @@ class HistoryMessage(_message.Message):
     """The turn that recorded it."""
     provider_message_id: _builtins.str
     """The provider's id; may be empty."""
+    sequence: _builtins.int
+    """Its exact place in the conversation, from 1; 0 when it is not recorded yet."""
+    fallback: _builtins.bool
+    """A sentence that was said because no model could answer. People may see it; a model must not take it for knowledge."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """When it was sent or received."""
@@ -182,14 +198,50 @@ class HistoryMessage(_message.Message):
         turn_id: _builtins.str = ...,
         provider_message_id: _builtins.str = ...,
         media: _abc.Iterable[_message_pb2.Media] | None = ...,
+        sequence: _builtins.int = ...,
+        fallback: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "create_time", b"create_time", "history_id", b"history_id", "media", b"media", "provider_message_id", b"provider_message_id", "text", b"text", "turn_id", b"turn_id", "type", b"type"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["author", b"author", "create_time", b"create_time", "fallback", b"fallback", "history_id", b"history_id", "media", b"media", "provider_message_id", b"provider_message_id", "sequence", b"sequence", "text", b"text", "turn_id", b"turn_id", "type", b"type"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___HistoryMessage: _TypeAlias = HistoryMessage  # noqa: Y015
+
+@_typing.final
+class UsageToday(_message.Message):
+    """What models cost today, by the store's own account. Days are UTC."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONVERSATION_TOKENS_FIELD_NUMBER: _builtins.int
+    TENANT_TOKENS_FIELD_NUMBER: _builtins.int
+    CONVERSATION_COST_MICROS_FIELD_NUMBER: _builtins.int
+    TENANT_COST_MICROS_FIELD_NUMBER: _builtins.int
+    conversation_tokens: _builtins.int
+    """Tokens of this conversation: prompts, replies, summaries and discarded generations."""
+    tenant_tokens: _builtins.int
+    """Tokens of the whole business."""
+    conversation_cost_micros: _builtins.int
+    """The price of `conversation_tokens`, in millionths of a US dollar; 0 when no price is known."""
+    tenant_cost_micros: _builtins.int
+    """The price of `tenant_tokens`."""
+    def __init__(
+        self,
+        *,
+        conversation_tokens: _builtins.int = ...,
+        tenant_tokens: _builtins.int = ...,
+        conversation_cost_micros: _builtins.int = ...,
+        tenant_cost_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_cost_micros", b"conversation_cost_micros", "conversation_tokens", b"conversation_tokens", "tenant_cost_micros", b"tenant_cost_micros", "tenant_tokens", b"tenant_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UsageToday: _TypeAlias = UsageToday  # noqa: Y015
 
 @_typing.final
 class ConversationContext(_message.Message):
@@ -204,23 +256,34 @@ class ConversationContext(_message.Message):
     SUMMARY_FIELD_NUMBER: _builtins.int
     DEGRADED_FIELD_NUMBER: _builtins.int
     TOTAL_MESSAGES_FIELD_NUMBER: _builtins.int
+    SUMMARY_THROUGH_FIELD_NUMBER: _builtins.int
+    HISTORY_CUT_FIELD_NUMBER: _builtins.int
+    USAGE_FIELD_NUMBER: _builtins.int
     conversation_id: _builtins.str
     """Opaque; the buffer's."""
     version: _builtins.int
     """Rises with every recorded turn; 0 for a new conversation."""
     summary: _builtins.str
-    """What came before `history`, in a few sentences; may be empty."""
+    """What came up to `summary_through`, in a few sentences; may be empty."""
     degraded: _builtins.bool
     """The lookup failed: this holds what is known without the store. Never read as "new customer"."""
     total_messages: _builtins.int
     """All messages ever recorded in this conversation."""
+    summary_through: _builtins.int
+    """The `sequence` of the last message that the summary covers; 0 without a summary."""
+    history_cut: _builtins.bool
+    """Between the summary and `history` messages were left out, because they did not fit."""
     @_builtins.property
     def lead(self) -> Global___Lead:
         """Absent for somebody who was never recorded."""
 
     @_builtins.property
     def history(self) -> _containers.RepeatedCompositeFieldContainer[Global___HistoryMessage]:
-        """The latest messages, oldest first."""
+        """The latest messages after `summary_through`, oldest first, as many as fit into the budget."""
+
+    @_builtins.property
+    def usage(self) -> Global___UsageToday:
+        """What models cost today. Of another conversation of the business it may be as old as SDR_CONTEXT_TTL_MS."""
 
     def __init__(
         self,
@@ -232,10 +295,13 @@ class ConversationContext(_message.Message):
         summary: _builtins.str = ...,
         degraded: _builtins.bool = ...,
         total_messages: _builtins.int = ...,
+        summary_through: _builtins.int = ...,
+        history_cut: _builtins.bool = ...,
+        usage: Global___UsageToday | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["lead", b"lead"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["lead", b"lead", "usage", b"usage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "degraded", b"degraded", "history", b"history", "lead", b"lead", "summary", b"summary", "total_messages", b"total_messages", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "degraded", b"degraded", "history", b"history", "history_cut", b"history_cut", "lead", b"lead", "summary", b"summary", "summary_through", b"summary_through", "total_messages", b"total_messages", "usage", b"usage", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -26,7 +26,7 @@ from agentic_sdr.common.v1 import message_pb2 as agentic__sdr_dot_common_dot_v1_
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n agentic_sdr/common/v1/turn.proto\x12\x15\x61gentic_sdr.common.v1\x1a#agentic_sdr/common/v1/message.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x82\x01\n\x04Part\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12/\n\x05state\x18\x03 \x01(\x0e\x32 .agentic_sdr.common.v1.PartState\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\x12\x1b\n\x13provider_message_id\x18\x05 \x01(\t\"\x7f\n\x06\x45\x66\x66\x65\x63t\x12\x38\n\x0blead_update\x18\x01 \x01(\x0b\x32!.agentic_sdr.common.v1.LeadUpdateH\x00\x12\x31\n\x07handoff\x18\x02 \x01(\x0b\x32\x1e.agentic_sdr.common.v1.HandoffH\x00\x42\x08\n\x06\x65\x66\x66\x65\x63t\"\xdd\x03\n\nLeadUpdate\x12\x11\n\x04name\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x12\n\x05\x65mail\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x1d\n\x10\x62ill_value_cents\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x12\n\x05stage\x18\x04 \x01(\tH\x03\x88\x01\x01\x12 \n\x13qualification_score\x18\x05 \x01(\x05H\x04\x88\x01\x01\x12!\n\x14qualification_status\x18\x06 \x01(\tH\x05\x88\x01\x01\x12\x17\n\ninterested\x18\x07 \x01(\x08H\x06\x88\x01\x01\x12\x18\n\x0b\x63hosen_flow\x18\x08 \x01(\tH\x07\x88\x01\x01\x12G\n\x0bpreferences\x18\t \x03(\x0b\x32\x32.agentic_sdr.common.v1.LeadUpdate.PreferencesEntry\x1a\x32\n\x10PreferencesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05_nameB\x08\n\x06_emailB\x13\n\x11_bill_value_centsB\x08\n\x06_stageB\x16\n\x14_qualification_scoreB\x17\n\x15_qualification_statusB\r\n\x0b_interestedB\x0e\n\x0c_chosen_flow\"\x19\n\x07Handoff\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\xe7\x03\n\nTurnRecord\x12\x0f\n\x07turn_id\x18\x01 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\x12+\n\x05scope\x18\x03 \x01(\x0b\x32\x1c.agentic_sdr.common.v1.Scope\x12/\n\x07\x63ontact\x18\x04 \x01(\x0b\x32\x1e.agentic_sdr.common.v1.Contact\x12-\n\x04kind\x18\x05 \x01(\x0e\x32\x1f.agentic_sdr.common.v1.TurnKind\x12\x30\n\x08messages\x18\x06 \x03(\x0b\x32\x1e.agentic_sdr.common.v1.Message\x12*\n\x05parts\x18\x07 \x03(\x0b\x32\x1b.agentic_sdr.common.v1.Part\x12.\n\x07\x65\x66\x66\x65\x63ts\x18\x08 \x03(\x0b\x32\x1d.agentic_sdr.common.v1.Effect\x12\x11\n\ttruncated\x18\t \x01(\x08\x12\x13\n\x0bneeds_human\x18\n \x01(\x08\x12\x0f\n\x07handoff\x18\x0b \x01(\x08\x12-\n\topen_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp*h\n\x08TurnKind\x12\x19\n\x15TURN_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10TURN_KIND_ANSWER\x10\x01\x12\x15\n\x11TURN_KIND_APOLOGY\x10\x02\x12\x14\n\x10TURN_KIND_RECORD\x10\x03*\xb6\x01\n\tPartState\x12\x1a\n\x16PART_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11PART_STATE_STORED\x10\x01\x12\x19\n\x15PART_STATE_ATTEMPTING\x10\x02\x12\x13\n\x0fPART_STATE_SENT\x10\x03\x12\x16\n\x12PART_STATE_UNKNOWN\x10\x04\x12\x16\n\x12PART_STATE_REFUSED\x10\x05\x12\x16\n\x12PART_STATE_DROPPED\x10\x06\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n agentic_sdr/common/v1/turn.proto\x12\x15\x61gentic_sdr.common.v1\x1a#agentic_sdr/common/v1/message.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x82\x01\n\x04Part\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x0c\n\x04text\x18\x02 \x01(\t\x12/\n\x05state\x18\x03 \x01(\x0e\x32 .agentic_sdr.common.v1.PartState\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\x05\x12\x1b\n\x13provider_message_id\x18\x05 \x01(\t\"\xb8\x01\n\x06\x45\x66\x66\x65\x63t\x12\x38\n\x0blead_update\x18\x01 \x01(\x0b\x32!.agentic_sdr.common.v1.LeadUpdateH\x00\x12\x31\n\x07handoff\x18\x02 \x01(\x0b\x32\x1e.agentic_sdr.common.v1.HandoffH\x00\x12\x37\n\ngeneration\x18\x03 \x01(\x0b\x32!.agentic_sdr.common.v1.GenerationH\x00\x42\x08\n\x06\x65\x66\x66\x65\x63t\"\xa5\x01\n\nGeneration\x12\r\n\x05model\x18\x01 \x01(\t\x12\x10\n\x08\x66\x61llback\x18\x02 \x01(\x08\x12\x15\n\rprompt_tokens\x18\x03 \x01(\x03\x12\x15\n\rcached_tokens\x18\x04 \x01(\x03\x12\x19\n\x11\x63ompletion_tokens\x18\x05 \x01(\x03\x12\x18\n\x10\x64iscarded_tokens\x18\x06 \x01(\x03\x12\x13\n\x0b\x63ost_micros\x18\x07 \x01(\x03\"\x8d\x04\n\nLeadUpdate\x12\x11\n\x04name\x18\x01 \x01(\tH\x00\x88\x01\x01\x12\x12\n\x05\x65mail\x18\x02 \x01(\tH\x01\x88\x01\x01\x12\x1d\n\x10\x62ill_value_cents\x18\x03 \x01(\x03H\x02\x88\x01\x01\x12\x12\n\x05stage\x18\x04 \x01(\tH\x03\x88\x01\x01\x12 \n\x13qualification_score\x18\x05 \x01(\x05H\x04\x88\x01\x01\x12!\n\x14qualification_status\x18\x06 \x01(\tH\x05\x88\x01\x01\x12\x17\n\ninterested\x18\x07 \x01(\x08H\x06\x88\x01\x01\x12\x18\n\x0b\x63hosen_flow\x18\x08 \x01(\tH\x07\x88\x01\x01\x12G\n\x0bpreferences\x18\t \x03(\x0b\x32\x32.agentic_sdr.common.v1.LeadUpdate.PreferencesEntry\x12\x1b\n\x0e\x64o_not_contact\x18\n \x01(\x08H\x08\x88\x01\x01\x1a\x32\n\x10PreferencesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\x42\x07\n\x05_nameB\x08\n\x06_emailB\x13\n\x11_bill_value_centsB\x08\n\x06_stageB\x16\n\x14_qualification_scoreB\x17\n\x15_qualification_statusB\r\n\x0b_interestedB\x0e\n\x0c_chosen_flowB\x11\n\x0f_do_not_contact\"\x19\n\x07Handoff\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x88\x04\n\nTurnRecord\x12\x0f\n\x07turn_id\x18\x01 \x01(\t\x12\x17\n\x0f\x63onversation_id\x18\x02 \x01(\t\x12+\n\x05scope\x18\x03 \x01(\x0b\x32\x1c.agentic_sdr.common.v1.Scope\x12/\n\x07\x63ontact\x18\x04 \x01(\x0b\x32\x1e.agentic_sdr.common.v1.Contact\x12-\n\x04kind\x18\x05 \x01(\x0e\x32\x1f.agentic_sdr.common.v1.TurnKind\x12\x30\n\x08messages\x18\x06 \x03(\x0b\x32\x1e.agentic_sdr.common.v1.Message\x12*\n\x05parts\x18\x07 \x03(\x0b\x32\x1b.agentic_sdr.common.v1.Part\x12.\n\x07\x65\x66\x66\x65\x63ts\x18\x08 \x03(\x0b\x32\x1d.agentic_sdr.common.v1.Effect\x12\x11\n\ttruncated\x18\t \x01(\x08\x12\x13\n\x0bneeds_human\x18\n \x01(\x08\x12\x0f\n\x07handoff\x18\x0b \x01(\x08\x12-\n\topen_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12,\n\x08\x65nd_time\x18\r \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x1f\n\x17merged_conversation_ids\x18\x0e \x03(\t*h\n\x08TurnKind\x12\x19\n\x15TURN_KIND_UNSPECIFIED\x10\x00\x12\x14\n\x10TURN_KIND_ANSWER\x10\x01\x12\x15\n\x11TURN_KIND_APOLOGY\x10\x02\x12\x14\n\x10TURN_KIND_RECORD\x10\x03*\xb6\x01\n\tPartState\x12\x1a\n\x16PART_STATE_UNSPECIFIED\x10\x00\x12\x15\n\x11PART_STATE_STORED\x10\x01\x12\x19\n\x15PART_STATE_ATTEMPTING\x10\x02\x12\x13\n\x0fPART_STATE_SENT\x10\x03\x12\x16\n\x12PART_STATE_UNKNOWN\x10\x04\x12\x16\n\x12PART_STATE_REFUSED\x10\x05\x12\x16\n\x12PART_STATE_DROPPED\x10\x06\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,20 +35,22 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LEADUPDATE_PREFERENCESENTRY']._loaded_options = None
   _globals['_LEADUPDATE_PREFERENCESENTRY']._serialized_options = b'8\001'
-  _globals['_TURNKIND']._serialized_start=1388
-  _globals['_TURNKIND']._serialized_end=1492
-  _globals['_PARTSTATE']._serialized_start=1495
-  _globals['_PARTSTATE']._serialized_end=1677
+  _globals['_TURNKIND']._serialized_start=1695
+  _globals['_TURNKIND']._serialized_end=1799
+  _globals['_PARTSTATE']._serialized_start=1802
+  _globals['_PARTSTATE']._serialized_end=1984
   _globals['_PART']._serialized_start=130
   _globals['_PART']._serialized_end=260
-  _globals['_EFFECT']._serialized_start=262
-  _globals['_EFFECT']._serialized_end=389
-  _globals['_LEADUPDATE']._serialized_start=392
-  _globals['_LEADUPDATE']._serialized_end=869
-  _globals['_LEADUPDATE_PREFERENCESENTRY']._serialized_start=689
-  _globals['_LEADUPDATE_PREFERENCESENTRY']._serialized_end=739
-  _globals['_HANDOFF']._serialized_start=871
-  _globals['_HANDOFF']._serialized_end=896
-  _globals['_TURNRECORD']._serialized_start=899
-  _globals['_TURNRECORD']._serialized_end=1386
+  _globals['_EFFECT']._serialized_start=263
+  _globals['_EFFECT']._serialized_end=447
+  _globals['_GENERATION']._serialized_start=450
+  _globals['_GENERATION']._serialized_end=615
+  _globals['_LEADUPDATE']._serialized_start=618
+  _globals['_LEADUPDATE']._serialized_end=1143
+  _globals['_LEADUPDATE_PREFERENCESENTRY']._serialized_start=944
+  _globals['_LEADUPDATE_PREFERENCESENTRY']._serialized_end=994
+  _globals['_HANDOFF']._serialized_start=1145
+  _globals['_HANDOFF']._serialized_end=1170
+  _globals['_TURNRECORD']._serialized_start=1173
+  _globals['_TURNRECORD']._serialized_end=1693
 # @@protoc_insertion_point(module_scope)

@@ -135,6 +135,7 @@ class Effect(_message.Message):
 
     LEAD_UPDATE_FIELD_NUMBER: _builtins.int
     HANDOFF_FIELD_NUMBER: _builtins.int
+    GENERATION_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def lead_update(self) -> Global___LeadUpdate:
         """Facts about the lead."""
@@ -143,21 +144,72 @@ class Effect(_message.Message):
     def handoff(self) -> Global___Handoff:
         """Give the conversation to a human."""
 
+    @_builtins.property
+    def generation(self) -> Global___Generation:
+        """How the reply was made. Added by ingress when the reply is whole; at most one."""
+
     def __init__(
         self,
         *,
         lead_update: Global___LeadUpdate | None = ...,
         handoff: Global___Handoff | None = ...,
+        generation: Global___Generation | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["effect", b"effect", "handoff", b"handoff", "lead_update", b"lead_update"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["effect", b"effect", "generation", b"generation", "handoff", b"handoff", "lead_update", b"lead_update"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["effect", b"effect", "handoff", b"handoff", "lead_update", b"lead_update"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["effect", b"effect", "generation", b"generation", "handoff", b"handoff", "lead_update", b"lead_update"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_effect: _TypeAlias = _typing.Literal["lead_update", "handoff"]  # noqa: Y015
+    _WhichOneofReturnType_effect: _TypeAlias = _typing.Literal["lead_update", "handoff", "generation"]  # noqa: Y015
     _WhichOneofArgType_effect: _TypeAlias = _typing.Literal["effect", b"effect"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_effect) -> _WhichOneofReturnType_effect | None: ...
 
 Global___Effect: _TypeAlias = Effect  # noqa: Y015
+
+@_typing.final
+class Generation(_message.Message):
+    """How a reply was made, and what it cost. RecordTurn counts it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    MODEL_FIELD_NUMBER: _builtins.int
+    FALLBACK_FIELD_NUMBER: _builtins.int
+    PROMPT_TOKENS_FIELD_NUMBER: _builtins.int
+    CACHED_TOKENS_FIELD_NUMBER: _builtins.int
+    COMPLETION_TOKENS_FIELD_NUMBER: _builtins.int
+    DISCARDED_TOKENS_FIELD_NUMBER: _builtins.int
+    COST_MICROS_FIELD_NUMBER: _builtins.int
+    model: _builtins.str
+    """The model that answered, e.g. "openai:gpt-5-mini"."""
+    fallback: _builtins.bool
+    """A sentence was said because no model could answer: see HistoryMessage.fallback."""
+    prompt_tokens: _builtins.int
+    """Tokens of the prompts, over all rounds."""
+    cached_tokens: _builtins.int
+    """Of them, from the prefix cache."""
+    completion_tokens: _builtins.int
+    """Tokens of the reply."""
+    discarded_tokens: _builtins.int
+    """Tokens of generations that were thrown away, estimated: a cancelled one cannot report its usage."""
+    cost_micros: _builtins.int
+    """The price in millionths of a US dollar; 0 when no price is known."""
+    def __init__(
+        self,
+        *,
+        model: _builtins.str = ...,
+        fallback: _builtins.bool = ...,
+        prompt_tokens: _builtins.int = ...,
+        cached_tokens: _builtins.int = ...,
+        completion_tokens: _builtins.int = ...,
+        discarded_tokens: _builtins.int = ...,
+        cost_micros: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["cached_tokens", b"cached_tokens", "completion_tokens", b"completion_tokens", "cost_micros", b"cost_micros", "discarded_tokens", b"discarded_tokens", "fallback", b"fallback", "model", b"model", "prompt_tokens", b"prompt_tokens"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Generation: _TypeAlias = Generation  # noqa: Y015
 
 @_typing.final
 class LeadUpdate(_message.Message):
@@ -194,6 +246,7 @@ class LeadUpdate(_message.Message):
     INTERESTED_FIELD_NUMBER: _builtins.int
     CHOSEN_FLOW_FIELD_NUMBER: _builtins.int
     PREFERENCES_FIELD_NUMBER: _builtins.int
+    DO_NOT_CONTACT_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name, at most 100 characters."""
     email: _builtins.str
@@ -210,6 +263,8 @@ class LeadUpdate(_message.Message):
     """Real interest was stated, or denied."""
     chosen_flow: _builtins.str
     """The offer that was chosen."""
+    do_not_contact: _builtins.bool
+    """Never to be written to first, or again to be."""
     @_builtins.property
     def preferences(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """Fields of the persona; an empty value erases the field."""
@@ -226,15 +281,18 @@ class LeadUpdate(_message.Message):
         interested: _builtins.bool | None = ...,
         chosen_flow: _builtins.str | None = ...,
         preferences: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        do_not_contact: _builtins.bool | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_bill_value_cents", b"_bill_value_cents", "_chosen_flow", b"_chosen_flow", "_email", b"_email", "_interested", b"_interested", "_name", b"_name", "_qualification_score", b"_qualification_score", "_qualification_status", b"_qualification_status", "_stage", b"_stage", "bill_value_cents", b"bill_value_cents", "chosen_flow", b"chosen_flow", "email", b"email", "interested", b"interested", "name", b"name", "qualification_score", b"qualification_score", "qualification_status", b"qualification_status", "stage", b"stage"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_bill_value_cents", b"_bill_value_cents", "_chosen_flow", b"_chosen_flow", "_do_not_contact", b"_do_not_contact", "_email", b"_email", "_interested", b"_interested", "_name", b"_name", "_qualification_score", b"_qualification_score", "_qualification_status", b"_qualification_status", "_stage", b"_stage", "bill_value_cents", b"bill_value_cents", "chosen_flow", b"chosen_flow", "do_not_contact", b"do_not_contact", "email", b"email", "interested", b"interested", "name", b"name", "qualification_score", b"qualification_score", "qualification_status", b"qualification_status", "stage", b"stage"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bill_value_cents", b"_bill_value_cents", "_chosen_flow", b"_chosen_flow", "_email", b"_email", "_interested", b"_interested", "_name", b"_name", "_qualification_score", b"_qualification_score", "_qualification_status", b"_qualification_status", "_stage", b"_stage", "bill_value_cents", b"bill_value_cents", "chosen_flow", b"chosen_flow", "email", b"email", "interested", b"interested", "name", b"name", "preferences", b"preferences", "qualification_score", b"qualification_score", "qualification_status", b"qualification_status", "stage", b"stage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_bill_value_cents", b"_bill_value_cents", "_chosen_flow", b"_chosen_flow", "_do_not_contact", b"_do_not_contact", "_email", b"_email", "_interested", b"_interested", "_name", b"_name", "_qualification_score", b"_qualification_score", "_qualification_status", b"_qualification_status", "_stage", b"_stage", "bill_value_cents", b"bill_value_cents", "chosen_flow", b"chosen_flow", "do_not_contact", b"do_not_contact", "email", b"email", "interested", b"interested", "name", b"name", "preferences", b"preferences", "qualification_score", b"qualification_score", "qualification_status", b"qualification_status", "stage", b"stage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__bill_value_cents: _TypeAlias = _typing.Literal["bill_value_cents"]  # noqa: Y015
     _WhichOneofArgType__bill_value_cents: _TypeAlias = _typing.Literal["_bill_value_cents", b"_bill_value_cents"]  # noqa: Y015
     _WhichOneofReturnType__chosen_flow: _TypeAlias = _typing.Literal["chosen_flow"]  # noqa: Y015
     _WhichOneofArgType__chosen_flow: _TypeAlias = _typing.Literal["_chosen_flow", b"_chosen_flow"]  # noqa: Y015
+    _WhichOneofReturnType__do_not_contact: _TypeAlias = _typing.Literal["do_not_contact"]  # noqa: Y015
+    _WhichOneofArgType__do_not_contact: _TypeAlias = _typing.Literal["_do_not_contact", b"_do_not_contact"]  # noqa: Y015
     _WhichOneofReturnType__email: _TypeAlias = _typing.Literal["email"]  # noqa: Y015
     _WhichOneofArgType__email: _TypeAlias = _typing.Literal["_email", b"_email"]  # noqa: Y015
     _WhichOneofReturnType__interested: _TypeAlias = _typing.Literal["interested"]  # noqa: Y015
@@ -251,6 +309,8 @@ class LeadUpdate(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__bill_value_cents) -> _WhichOneofReturnType__bill_value_cents | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__chosen_flow) -> _WhichOneofReturnType__chosen_flow | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__do_not_contact) -> _WhichOneofReturnType__do_not_contact | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__email) -> _WhichOneofReturnType__email | None: ...
     @_typing.overload
@@ -309,6 +369,7 @@ class TurnRecord(_message.Message):
     HANDOFF_FIELD_NUMBER: _builtins.int
     OPEN_TIME_FIELD_NUMBER: _builtins.int
     END_TIME_FIELD_NUMBER: _builtins.int
+    MERGED_CONVERSATION_IDS_FIELD_NUMBER: _builtins.int
     turn_id: _builtins.str
     """Opaque, globally unique; the idempotency key of RecordTurn."""
     conversation_id: _builtins.str
@@ -349,6 +410,12 @@ class TurnRecord(_message.Message):
     def end_time(self) -> _timestamp_pb2.Timestamp:
         """When it ended, or was complete."""
 
+    @_builtins.property
+    def merged_conversation_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Conversations that were found to be this same person in this same place and were merged into this one, directly or
+        not. Their history and their leads become this one's; a late record of one of them belongs here.
+        """
+
     def __init__(
         self,
         *,
@@ -365,10 +432,11 @@ class TurnRecord(_message.Message):
         handoff: _builtins.bool = ...,
         open_time: _timestamp_pb2.Timestamp | None = ...,
         end_time: _timestamp_pb2.Timestamp | None = ...,
+        merged_conversation_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "end_time", b"end_time", "open_time", b"open_time", "scope", b"scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "conversation_id", b"conversation_id", "effects", b"effects", "end_time", b"end_time", "handoff", b"handoff", "kind", b"kind", "messages", b"messages", "needs_human", b"needs_human", "open_time", b"open_time", "parts", b"parts", "scope", b"scope", "truncated", b"truncated", "turn_id", b"turn_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "conversation_id", b"conversation_id", "effects", b"effects", "end_time", b"end_time", "handoff", b"handoff", "kind", b"kind", "merged_conversation_ids", b"merged_conversation_ids", "messages", b"messages", "needs_human", b"needs_human", "open_time", b"open_time", "parts", b"parts", "scope", b"scope", "truncated", b"truncated", "turn_id", b"turn_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

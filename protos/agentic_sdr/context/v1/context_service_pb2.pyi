@@ -36,12 +36,15 @@ class LoadContextRequest(_message.Message):
     CONTACT_FIELD_NUMBER: _builtins.int
     MIN_VERSION_FIELD_NUMBER: _builtins.int
     HISTORY_LIMIT_FIELD_NUMBER: _builtins.int
+    HISTORY_BYTES_FIELD_NUMBER: _builtins.int
     conversation_id: _builtins.str
     """The buffer's conversation_id."""
     min_version: _builtins.int
     """An older version must not be served."""
     history_limit: _builtins.int
     """Latest messages to return, 1 to 200; 0 means 40."""
+    history_bytes: _builtins.int
+    """Bytes of their texts to return, at most 1 MiB; 0 means 32 KiB. The latest message is always returned."""
     @_builtins.property
     def scope(self) -> _message_pb2.Scope:
         """Where."""
@@ -58,10 +61,11 @@ class LoadContextRequest(_message.Message):
         contact: _message_pb2.Contact | None = ...,
         min_version: _builtins.int = ...,
         history_limit: _builtins.int = ...,
+        history_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "scope", b"scope"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "conversation_id", b"conversation_id", "history_limit", b"history_limit", "min_version", b"min_version", "scope", b"scope"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "conversation_id", b"conversation_id", "history_bytes", b"history_bytes", "history_limit", b"history_limit", "min_version", b"min_version", "scope", b"scope"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -200,22 +204,34 @@ class PutSummaryRequest(_message.Message):
     CONVERSATION_ID_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
+    THROUGH_SEQUENCE_FIELD_NUMBER: _builtins.int
+    TOKENS_FIELD_NUMBER: _builtins.int
+    COST_MICROS_FIELD_NUMBER: _builtins.int
     conversation_id: _builtins.str
     """The conversation."""
     summary: _builtins.str
     """A few sentences, at most 8 KiB."""
     version: _builtins.int
     """The version that it was made from."""
+    through_sequence: _builtins.int
+    """The `sequence` of the last message that it covers."""
+    tokens: _builtins.int
+    """Tokens that making it took, for today's usage."""
+    cost_micros: _builtins.int
+    """Their price in millionths of a US dollar."""
     def __init__(
         self,
         *,
         conversation_id: _builtins.str = ...,
         summary: _builtins.str = ...,
         version: _builtins.int = ...,
+        through_sequence: _builtins.int = ...,
+        tokens: _builtins.int = ...,
+        cost_micros: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "summary", b"summary", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["conversation_id", b"conversation_id", "cost_micros", b"cost_micros", "summary", b"summary", "through_sequence", b"through_sequence", "tokens", b"tokens", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -379,7 +395,7 @@ class UpdateLeadRequest(_message.Message):
     @_builtins.property
     def update_mask(self) -> _field_mask_pb2.FieldMask:
         """Of: name, email, bill_value_cents, current_stage, qualification_score, qualification_status, interested, chosen_flow,
-        preferences (replaced as a whole), preferences.KEY, needs_human. Empty is refused.
+        preferences (replaced as a whole), preferences.KEY, needs_human, do_not_contact. Empty is refused.
         """
 
     def __init__(
@@ -661,10 +677,13 @@ class ForgetContactRequest(_message.Message):
     TENANT_FIELD_NUMBER: _builtins.int
     CONTACT_FIELD_NUMBER: _builtins.int
     CONVERSATION_IDS_FIELD_NUMBER: _builtins.int
+    DO_NOT_CONTACT_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """The business; empty means "default"."""
     contact: _builtins.str
     """The canonical contact, or an alias of the person."""
+    do_not_contact: _builtins.bool
+    """Also mark the person as never to be written to first. A mark that is there already survives in any case."""
     @_builtins.property
     def conversation_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """The buffer's conversation ids of this person: a late record of them is refused."""
@@ -675,10 +694,11 @@ class ForgetContactRequest(_message.Message):
         tenant: _builtins.str = ...,
         contact: _builtins.str = ...,
         conversation_ids: _abc.Iterable[_builtins.str] | None = ...,
+        do_not_contact: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "conversation_ids", b"conversation_ids", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "conversation_ids", b"conversation_ids", "do_not_contact", b"do_not_contact", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -118,7 +118,8 @@ class ContextServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def PutSummary(self, request, context):
-        """Stores the rolling summary of older history. Refused when the conversation has a newer one. Idempotent.
+        """Stores the rolling summary of older history. Refused when the conversation has one that reaches further. Idempotent,
+        except that its tokens are counted each time.
 
         Errors: NOT_FOUND; INVALID_ARGUMENT; WRONG_STATE.
         """

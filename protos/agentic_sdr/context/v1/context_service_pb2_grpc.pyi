@@ -47,7 +47,8 @@ class ContextServiceStub:
     Errors: INVALID_ARGUMENT; FORGOTTEN; UNAVAILABLE.
     """
     PutSummary: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.PutSummaryRequest, _context_service_pb2.PutSummaryResponse]
-    """Stores the rolling summary of older history. Refused when the conversation has a newer one. Idempotent.
+    """Stores the rolling summary of older history. Refused when the conversation has one that reaches further. Idempotent,
+    except that its tokens are counted each time.
 
     Errors: NOT_FOUND; INVALID_ARGUMENT; WRONG_STATE.
     """
@@ -115,7 +116,8 @@ class ContextServiceAsyncStub(ContextServiceStub):
     Errors: INVALID_ARGUMENT; FORGOTTEN; UNAVAILABLE.
     """
     PutSummary: _aio.UnaryUnaryMultiCallable[_context_service_pb2.PutSummaryRequest, _context_service_pb2.PutSummaryResponse]  # type: ignore[assignment]
-    """Stores the rolling summary of older history. Refused when the conversation has a newer one. Idempotent.
+    """Stores the rolling summary of older history. Refused when the conversation has one that reaches further. Idempotent,
+    except that its tokens are counted each time.
 
     Errors: NOT_FOUND; INVALID_ARGUMENT; WRONG_STATE.
     """
@@ -198,7 +200,8 @@ class ContextServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _context_service_pb2.PutSummaryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_context_service_pb2.PutSummaryResponse, _abc.Awaitable[_context_service_pb2.PutSummaryResponse]]:
-        """Stores the rolling summary of older history. Refused when the conversation has a newer one. Idempotent.
+        """Stores the rolling summary of older history. Refused when the conversation has one that reaches further. Idempotent,
+        except that its tokens are counted each time.
 
         Errors: NOT_FOUND; INVALID_ARGUMENT; WRONG_STATE.
         """
