@@ -221,6 +221,8 @@ class Persona(_Part):
     sentences: Sentences
     honest_sentence: Text
     media_sentence: Text
+    limit_sentence: Text = Field(description="said once a day when a budget is used up; then nothing more is said")
+    limit_handoff: bool = Field(True, description="whether a human is called when a budget is used up")
     offers: Annotated[tuple[Offer, ...], Field(min_length=1)]
     script: Annotated[tuple[Step, ...], Field(min_length=1)]
     faq: Annotated[tuple[Answered, ...], Field(min_length=1)]
