@@ -40,13 +40,14 @@ ALTER TABLE conversations ENABLE ROW LEVEL SECURITY;
 ALTER TABLE messages ENABLE ROW LEVEL SECURITY;
 
 INSERT INTO leads (id, phone, name, bill, preferences, tags, seen, interested) VALUES
-    (1, '5581900000001', 'Ana', 400, '{"city": "Recife", "roof": {"area": 40}}', '{solar,hot}', '2025-11-01 12:00Z', true),
-    (2, '5581900000002', 'Bia', 4500.5, '{"city": "Olinda"}', '{}', '2025-11-02 12:00Z', false),
+    (1, '5581900000001', 'Ana', 400, '{"city": "Recife", "roof": {"area": 40}}', '{solar,hot}', '2025-11-01Z', true),
+    (2, '5581900000002', 'Bia', 4500.5, '{"city": "Olinda"}', '{}', '2025-11-02Z', false),
     (3, '5581900000003', NULL, NULL, '{}', '{solar}', NULL, NULL);
 INSERT INTO conversations (id, lead_id, open) VALUES (10, 1, true), (11, 1, false), (12, 2, true);
 INSERT INTO messages (id, conversation_id, answers_id, role, content) VALUES
     (100, 10, NULL, 'user', 'oi'), (101, 10, 100, 'assistant', 'olá'), (102, 10, NULL, 'user', 'quanto custa?'),
     (103, 12, NULL, 'user', 'tudo bem?');
+SELECT setval('leads_id_seq', 100);
 INSERT INTO profiles VALUES (1, 'sunny');
 INSERT INTO odd VALUES (1, 2, 3, 'four');
 
@@ -60,11 +61,12 @@ CREATE FUNCTION table_of(upto int) RETURNS TABLE (n int, square int) LANGUAGE sq
 CREATE FUNCTION rename(wanted int, new_name text) RETURNS void LANGUAGE sql AS
     'UPDATE leads SET name = new_name WHERE id = wanted';
 CREATE FUNCTION record(jsonb) RETURNS jsonb LANGUAGE sql AS $$ SELECT jsonb_build_object('got', $1) $$;
-CREATE FUNCTION stable_write() RETURNS void LANGUAGE plpgsql STABLE AS $$ BEGIN EXECUTE 'DELETE FROM messages'; END $$;
+CREATE FUNCTION claims_to_be_stable() RETURNS void LANGUAGE sql STABLE AS $$ SELECT rename(1, 'Zoe') $$;
 CREATE FUNCTION refuse(state text, text text) RETURNS void LANGUAGE plpgsql AS
     $$ BEGIN RAISE EXCEPTION USING errcode = state, message = text, detail = 'why', hint = 'what now'; END $$;
 CREATE FUNCTION whoami() RETURNS jsonb LANGUAGE sql STABLE AS
-    $$ SELECT jsonb_build_object('role', current_user, 'claims', auth.jwt(), 'path', current_setting('request.path')) $$;
+    $$ SELECT jsonb_build_object('role', current_user, 'claims', auth.jwt(), 'time_zone', current_setting('timezone'),
+        'timeout', current_setting('statement_timeout'), 'path', current_setting('request.path')) $$;
 CREATE FUNCTION total(VARIADIC numbers int[]) RETURNS bigint LANGUAGE sql AS 'SELECT sum(n) FROM unnest(numbers) n';
 CREATE FUNCTION twice(n int) RETURNS int LANGUAGE sql AS 'SELECT n * 2';
 CREATE FUNCTION twice(n text) RETURNS text LANGUAGE sql AS 'SELECT n || n';
