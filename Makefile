@@ -51,6 +51,10 @@ backup: ## copy the data while everything runs (KEEP=N: delete all but the N lat
 restore: $(VENV)/.installed ## put a copy in the place of the data (FROM=backups/NAME, STOP=yes: stop what runs first)
 	@$(PY) -m deploy.restore $(if $(FROM),--from '$(FROM)') $(if $(STOP),--stop '$(STOP)')
 
+.PHONY: migrate
+migrate: $(VENV)/.installed-migrate ## bring a Supabase project's database to this version (ARGS=--print: as SQL)
+	@$(PY) -m context_service.migrate $(ARGS)
+
 .PHONY: upgrade
 upgrade: doctor ## change to the code on disk without losing a message (REF=v1.2: check that out first)
 	@$(call running,upgrade) --install '$(MAKE) --no-print-directory $(VENV)/.installed' $(if $(REF),--ref '$(REF)')
@@ -132,6 +136,10 @@ $(VENV)/bin/python:
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing what the system needs into $(VENV) ..."
 	@$(PY) -m pip install -q --disable-pip-version-check -e . -c constraints.txt
+	@touch $@
+
+$(VENV)/.installed-migrate: $(VENV)/.installed
+	@$(PY) -m pip install -q --disable-pip-version-check -e '.[migrate]' -c constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python
