@@ -1,5 +1,6 @@
 """The store in a Supabase project: lookups of one round trip each, and one database function per write."""
 
+import asyncio
 from typing import Any, NoReturn
 
 from context_service.domain import (
@@ -27,6 +28,9 @@ from service_kit.errors import InvalidArgument, NotFound, Unavailable, WrongStat
 from service_kit.settings import ConfigurationError
 
 EXPORT_ROWS = 200
+PING_EVERY_S = 15.0
+# As many as a lookup needs at once: a connection that has to be made costs several round trips.
+_WARM_CONNECTIONS = 4
 _TRIES = 3
 
 
@@ -37,13 +41,11 @@ class SupabaseStore:
         self._client = client
         self._clock = clock
         self._hasher = hasher
+        self._answered_s: float | None = None
 
     async def check_schema(self) -> None:
         """The schema is that of this version. Raises ConfigurationError; Unavailable when nobody answers."""
-        try:
-            found = await self._client.call("sdr_schema_version")
-        except DatabaseRefusal:
-            found = None
+        found = (await self._ask_version())[0]
         if found != current_version():
             raise ConfigurationError(
                 f"The Supabase project has schema version {found or 0}, this version needs {current_version()}: "
@@ -213,7 +215,17 @@ class SupabaseStore:
         raise KeptElsewhere(store="supabase")
 
     async def ping(self) -> None:
-        await self._client.call("sdr_schema_version")
+        """Asked every half second; the database is asked less often, and over every connection that is kept warm."""
+        now_s = self._clock.monotonic()
+        if self._answered_s is None or now_s - self._answered_s >= PING_EVERY_S:
+            self._answered_s = None
+            await self._ask_version()
+
+    async def _ask_version(self) -> list[Any]:
+        calls = (self._client.call("sdr_schema_version") for _ in range(_WARM_CONNECTIONS))
+        found = await asyncio.gather(*calls)
+        self._answered_s = self._clock.monotonic()
+        return found
 
     async def close(self) -> None:
         await self._client.close()
