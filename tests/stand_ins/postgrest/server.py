@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import struct
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from socket import SO_LINGER, SOL_SOCKET
 from typing import Final, Self
@@ -88,6 +89,10 @@ class PostgrestServer:
         """Read the catalog again, as `NOTIFY pgrst, 'reload schema'` does, but done when this returns."""
         async with self._pool.connection() as connection:
             self._catalog = await load_catalog(connection)
+
+    def role_settings(self, role: str) -> Mapping[str, str]:
+        """What ALTER ROLE … SET says of it."""
+        return self._catalog.role_settings.get(role, {}) if self._catalog else {}
 
     def fail(self, kind: Kind | str, **how: object) -> None:
         """Let the next matching request suffer."""
