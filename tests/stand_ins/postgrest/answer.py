@@ -78,6 +78,8 @@ class Answerer:
     pool: Pool
     catalog: Catalog
     max_rows: int | None
+    statements: list[Snippet] = field(default_factory=list)
+    """Grows by each statement that is run, for whoever wants to see it or its plan."""
 
     async def answer(self, request: Request, caller: Caller) -> Answer:
         """Raises PostgrestError, and psycopg's errors as they come."""
@@ -190,7 +192,10 @@ class Answerer:
         }
         async with self.pool.transaction(caller, read_only=statement.read_only, settings=settings) as connection:
             planned = await _planned(connection, statement, request.preferences)
-            result = await _execute(connection, statement, planned)
+            query = _whole(statement, planned)
+            self.statements.append(query)
+            row: Any = await (await connection.execute(query.text.encode(), query.values)).fetchone()
+            result = _result_of(row, planned)
             # Inside the transaction: a write that is refused for its rows has not happened.
             if request.media == ONE_OBJECT and result.shown != 1:
                 raise not_one_row(result.shown)
@@ -223,7 +228,7 @@ _BODIES: Final = {
 }
 
 
-async def _execute(connection: Connection, statement: _Statement, planned: int | None) -> _Result:
+def _whole(statement: _Statement, planned: int | None) -> Snippet:
     counted = statement.counted and planned is None
     query = raw("WITH ") + name(SOURCE) + raw(" AS (") + statement.source + raw(")")
     if counted:
@@ -235,8 +240,10 @@ async def _execute(connection: Connection, statement: _Statement, planned: int |
         " nullif(current_setting('response.headers', true), '') IS NOT NULL"
         " OR nullif(current_setting('response.status', true), '') IS NOT NULL FROM ("
     )
-    query += statement.shown + raw(") _postgrest_t")
-    row: Any = await (await connection.execute(query.text.encode(), query.values)).fetchone()
+    return query + statement.shown + raw(") _postgrest_t")
+
+
+def _result_of(row: Any, planned: int | None) -> _Result:
     if row[4]:
         raise not_covered("response.status and response.headers set by a function")
     return _Result(total=row[0] if planned is None else planned, shown=row[1], body=row[2], inserted=row[3])

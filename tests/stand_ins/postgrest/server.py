@@ -20,6 +20,7 @@ from tests.stand_ins.postgrest.faults import PAGE, Fault, Kind, Seen
 from tests.stand_ins.postgrest.keys import Caller, GatewayRefusal, Keys
 from tests.stand_ins.postgrest.pool import Pool
 from tests.stand_ins.postgrest.query import parse_preferences, parse_query
+from tests.stand_ins.postgrest.sql import EMPTY, Snippet
 
 _MEDIA_NOT_COVERED: Final = ("text/csv", "application/vnd.pgrst.plan", "nulls=stripped", "application/geo+json")
 
@@ -94,6 +95,13 @@ class PostgrestServer:
         """What ALTER ROLE … SET says of it."""
         return self._catalog.role_settings.get(role, {}) if self._catalog else {}
 
+    async def plan_of(self, seen: Seen) -> str:
+        """PostgreSQL's plan for what that request asked, in the request's role. It is not run."""
+        caller = Caller(role=seen.role, claims={"role": seen.role})
+        async with self._pool.transaction(caller, read_only=False, settings={}) as connection:
+            explained = await connection.execute(b"EXPLAIN " + seen.statement.text.encode(), seen.statement.values)
+            return "\n".join(line for (line,) in await explained.fetchall())
+
     def fail(self, kind: Kind | str, **how: object) -> None:
         """Let the next matching request suffer."""
         self.faults.append(Fault(kind=Kind(kind), **how))  # type: ignore[arg-type]
@@ -123,15 +131,16 @@ class PostgrestServer:
         self._in_flight += 1
         self.most_at_once = max(self.most_at_once, self._in_flight)
         try:
-            response, role = await self._respond(http, path)
+            statements: list[Snippet] = []
+            response, role = await self._respond(http, path, statements)
             status = response.status if http.transport is not None and not http.transport.is_closing() else 0
-            seen = replace(seen, status=status, role=role)
+            seen = replace(seen, status=status, role=role, statement=statements[-1] if statements else EMPTY)
             return response
         finally:
             self._in_flight -= 1
             self.seen.append(replace(seen, ended_s=time.monotonic()))
 
-    async def _respond(self, http: web.Request, path: str) -> tuple[web.StreamResponse, str]:
+    async def _respond(self, http: web.Request, path: str, statements: list[Snippet]) -> tuple[web.StreamResponse, str]:
         body = await http.read()
         fault = next((fault for fault in self.faults if fault.matches(http.method, path)), None)
         if fault is not None:
@@ -139,19 +148,19 @@ class PostgrestServer:
             await asyncio.sleep(fault.delay_s)
             if fault.kind is not Kind.DELAY and not fault.kind.startswith("commit_then"):
                 return await self._misbehave(http, fault), ""
-        response, role = await self._answer(http, body)
+        response, role = await self._answer(http, body, statements)
         if fault is not None and fault.kind is not Kind.DELAY:
             return await self._misbehave(http, fault), role
         return response, role
 
-    async def _answer(self, http: web.Request, body: bytes) -> tuple[web.Response, str]:
+    async def _answer(self, http: web.Request, body: bytes, statements: list[Snippet]) -> tuple[web.Response, str]:
         caller: Caller | None = None
         try:
             caller = self.keys.caller(http.headers)
             request = _understand(http, body)
             if self._catalog is None:
                 raise RuntimeError("not started")
-            answerer = Answerer(pool=self._pool, catalog=self._catalog, max_rows=self.max_rows)
+            answerer = Answerer(pool=self._pool, catalog=self._catalog, max_rows=self.max_rows, statements=statements)
             answer = await answerer.answer(request, caller)
         except GatewayRefusal as refusal:
             return web.json_response(refusal.body, status=401), ""

@@ -100,6 +100,16 @@ async def test_requests_and_connections_are_counted(server: PostgrestServer, api
     assert (server.connections, server.most_at_once) == (3, 3)
 
 
+async def test_the_plan_of_a_request_can_be_seen(server: PostgrestServer, api: httpx.AsyncClient) -> None:
+    """As the request had it: with its role's policies, and without running it again."""
+    await api.get("/leads?select=name&phone=eq.5581900000001")
+    await api.delete("/messages?id=eq.103")
+    read, deletion = server.seen
+    assert "Index Scan using leads_phone_key" in await server.plan_of(read)
+    assert "Delete on messages" in await server.plan_of(deletion)
+    assert len((await api.get("/messages?select=id")).json()) == 3
+
+
 async def test_a_request_waits_for_a_connection_and_then_gives_up(project: Database) -> None:
     narrow = PostgrestServer(database_url=project.url("authenticator"), pool_size=1, pool_patience_s=0.05)
     async with narrow, client_of(narrow, narrow.keys.secret) as api:

@@ -135,6 +135,7 @@ BODIES = [
     ("POST", "/leads", b"{", (400, "PGRST102")),
     ("POST", "/leads", b"", (400, "PGRST102")),
     ("POST", "/leads", b'{"phone": "\xff"}', (400, "PGRST102")),
+    ("POST", "/leads", b'{"phone": "1", "bill": NaN}', (400, "PGRST102")),
     ("POST", "/leads", b"[1]", (400, "PGRST102")),
     ("POST", "/leads", b'[{"phone": "1"}, {"name": "x"}]', (400, "PGRST102")),
     ("POST", "/leads", b'{"phone": "1", "nope": 1}', (400, "PGRST204")),
