@@ -43,8 +43,7 @@ class PostgrestServer:
     _in_flight: int = 0
 
     def __post_init__(self) -> None:
-        self._runner: web.AppRunner | None = None
-        self._listener: asyncio.Task[None] | None = None
+        self._opened = contextlib.AsyncExitStack()
         self._stopping = asyncio.Event()
         self._connections: WeakKeyDictionary[asyncio.BaseTransport, int] = WeakKeyDictionary()
         self._connection_count = 0
@@ -62,29 +61,42 @@ class PostgrestServer:
         return self._connection_count
 
     async def __aenter__(self) -> Self:
-        await self.reload_schema()
+        async with contextlib.AsyncExitStack() as opened:
+            opened.push_async_callback(self._pool.close)
+            await self.reload_schema()
+            await self._listen(opened)
+            await self._open(opened)
+            self._opened = opened.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._opened.aclose()
+
+    async def _open(self, opened: contextlib.AsyncExitStack) -> None:
         app = web.Application(client_max_size=2**27)
         app.router.add_route("*", "/rest/v1/rpc/{function}", self._serve)
         app.router.add_route("*", "/rest/v1/{table}", self._serve)
         app.router.add_route("*", "/{elsewhere:.*}", self._elsewhere)
         # Not cancelled with the client: PostgREST finishes, and commits, what nobody waits for any more.
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2, handler_cancellation=False)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
-        self.port = self._runner.addresses[0][1]
-        listening = asyncio.Event()
-        self._listener = asyncio.create_task(self._reload_on_notice(listening), name="postgrest-schema-listener")
-        await listening.wait()
-        return self
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2, handler_cancellation=False)
+        opened.push_async_callback(runner.cleanup)
+        opened.callback(self._stopping.set)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", self.port).start()
+        self.port = runner.addresses[0][1]
 
-    async def __aexit__(self, *_: object) -> None:
-        self._stopping.set()
-        if self._listener is not None:
-            self._listener.cancel()
-            await asyncio.gather(self._listener, return_exceptions=True)
-        if self._runner is not None:
-            await self._runner.cleanup()
-        await self._pool.close()
+    async def _listen(self, opened: contextlib.AsyncExitStack) -> None:
+        connection = await psycopg.AsyncConnection.connect(self.database_url, autocommit=True)
+        opened.push_async_callback(connection.close)
+        await connection.execute("LISTEN pgrst")
+        listener = asyncio.create_task(self._reload_on_notice(connection), name="postgrest-schema-listener")
+        opened.push_async_callback(_ended, listener)
+
+    async def _reload_on_notice(self, connection: psycopg.AsyncConnection) -> None:
+        with contextlib.suppress(psycopg.OperationalError):  # the database is gone before its API
+            async for notice in connection.notifies():
+                if notice.payload in ("", "reload schema"):
+                    await self.reload_schema()
 
     async def reload_schema(self) -> None:
         """Read the catalog again, as `NOTIFY pgrst, 'reload schema'` does, but done when this returns."""
@@ -105,16 +117,6 @@ class PostgrestServer:
     def fail(self, kind: Kind | str, **how: object) -> None:
         """Let the next matching request suffer."""
         self.faults.append(Fault(kind=Kind(kind), **how))  # type: ignore[arg-type]
-
-    async def _reload_on_notice(self, listening: asyncio.Event) -> None:
-        connection = await psycopg.AsyncConnection.connect(self.database_url, autocommit=True)
-        async with connection:
-            await connection.execute("LISTEN pgrst")
-            listening.set()
-            with contextlib.suppress(psycopg.OperationalError):  # the database is gone before its API
-                async for notice in connection.notifies():
-                    if notice.payload in ("", "reload schema"):
-                        await self.reload_schema()
 
     async def _serve(self, http: web.Request) -> web.StreamResponse:
         path = f"rpc/{http.match_info['function']}" if "function" in http.match_info else http.match_info["table"]
@@ -192,6 +194,13 @@ class PostgrestServer:
             self._connection_count += 1
             self._connections[transport] = self._connection_count
         return self._connections[transport]
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    """Stop it; an error that it ended with before is raised here."""
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 def _understand(http: web.Request, body: bytes) -> Request:

@@ -145,6 +145,12 @@ async def test_no_database_is_503(postgres_cluster: PostgresCluster) -> None:
         await server.__aexit__()
 
 
+async def test_a_taken_port_leaves_nothing_open(project: Database, server: PostgrestServer) -> None:
+    with pytest.raises(OSError, match="address already in use"):
+        await PostgrestServer(database_url=project.url("authenticator"), port=server.port).__aenter__()
+    assert [task.get_name() for task in asyncio.all_tasks()].count("postgrest-schema-listener") == 1, "the first one's"
+
+
 async def test_a_changed_schema_is_noticed(project: Database, api: httpx.AsyncClient) -> None:
     project.execute("CREATE TABLE news (id int); INSERT INTO news VALUES (1)")
     while (answer := await api.get("/news")).status_code == 404:

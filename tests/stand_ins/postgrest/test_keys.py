@@ -90,3 +90,5 @@ async def test_a_role_ends_with_its_transaction(project: Database) -> None:
         for _ in range(3):
             assert len((await secret.get("/leads")).json()) == 3
             assert (await anonymous.get("/leads")).json() == []
+            limits = [(await one.post("/rpc/whoami", json={})).json()["timeout"] for one in (anonymous, secret)]
+            assert limits == ["3s", "8s"], "nor does the role's time limit stay"

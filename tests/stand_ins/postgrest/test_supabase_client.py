@@ -78,6 +78,20 @@ async def test_filters(supabase: Any) -> None:
         assert [row["id"] for row in (await query.execute()).data] == expected, str(query.request.params)
 
 
+async def test_a_value_keeps_its_commas_quotes_and_backslashes(supabase: Any) -> None:
+    """In a list each element is quoted twice: for PostgREST's grammar, then for PostgreSQL's array."""
+    leads = supabase.table("leads")
+    awkward = ["a,b", 'say "oi"', "back\\slash", "(in) {braces}", "a.b:c", "", "null", " spaces "]
+    await leads.insert([{"phone": str(n), "name": name} for n, name in enumerate(awkward)]).execute()
+    for name in awkward:
+        assert [row["name"] for row in (await leads.select("name").eq("name", name).execute()).data] == [name]
+        if name:
+            in_list = await leads.select("name").in_("name", [name, "other"]).execute()
+            assert [row["name"] for row in in_list.data] == [name], name
+    everything = await leads.select("name").in_("name", awkward).order("id").execute()
+    assert [row["name"] for row in everything.data] == awkward
+
+
 async def test_writes(supabase: Any) -> None:
     leads = supabase.table("leads")
     created = await leads.insert({"phone": "1", "name": "N", "preferences": {"a": [1]}}).execute()
