@@ -1,6 +1,5 @@
 """From a request's parts to an answer: plans the statement, runs it in a transaction, and shapes what comes back."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -19,7 +18,7 @@ from tests.stand_ins.postgrest.errors import (
 )
 from tests.stand_ins.postgrest.keys import Caller
 from tests.stand_ins.postgrest.pool import Connection, Pool
-from tests.stand_ins.postgrest.query import ALL_COLUMNS, ROOT, Preferences, Query, with_range_header
+from tests.stand_ins.postgrest.query import ROOT, Preferences, Query, with_range_header
 from tests.stand_ins.postgrest.reading import SOURCE, Node, Planner, count, needed_columns, select
 from tests.stand_ins.postgrest.sql import EMPTY, Snippet, name, raw
 from tests.stand_ins.postgrest.syntax import Level, Window
@@ -59,8 +58,8 @@ class _Statement:
 
     source: Snippet
     shown: Snippet
+    aggregate: str
     counted: Snippet = EMPTY
-    aggregate: str = "rows"
     read_only: bool = False
 
 
@@ -79,6 +78,8 @@ class Answerer:
     pool: Pool
     catalog: Catalog
     max_rows: int | None
+    statements: list[Snippet] = field(default_factory=list)
+    """Grows by each statement that is run, for whoever wants to see it or its plan."""
 
     async def answer(self, request: Request, caller: Caller) -> Answer:
         """Raises PostgrestError, and psycopg's errors as they come."""
@@ -104,6 +105,7 @@ class Answerer:
             source=select(node),
             shown=raw("SELECT * FROM ") + name(SOURCE),
             counted=_counted(request.preferences, node),
+            aggregate=_aggregate(scalar=False, one=request.media == ONE_OBJECT),
             read_only=True,
         )
         result = await self._run(request, caller, statement)
@@ -117,11 +119,11 @@ class Answerer:
             source=source(call),
             shown=select(node),
             counted=_counted(request.preferences, node),
-            aggregate=_aggregate_of(call),
+            aggregate=_aggregate(scalar=call.is_scalar, one=call.is_one or request.media == ONE_OBJECT),
             read_only=request.method in ("GET", "HEAD") or not call.function.volatile,
         )
-        if request.preferences.max_affected is not None:
-            raise not_covered("max-affected on a function")
+        if request.preferences.max_affected is not None or request.preferences.count == "planned":
+            raise not_covered("max-affected or count=planned with a function")
         result = await self._run(request, caller, statement)
         answer = _ranged(request, result, levels[ROOT].window)
         return Answer(status=204, headers=answer.headers) if call.function.returns_void else answer
@@ -145,12 +147,12 @@ class Answerer:
         shows = request.preferences.returns == "representation"
         levels = {path: level for path, level in request.query.levels.items() if path != ROOT}
         planner = Planner(catalog=self.catalog, levels=levels, max_rows=None)
-        node = planner.root(table.name, request.query.items if shows else ALL_COLUMNS, source=True)
+        node = planner.root(table.name, request.query.items, source=True)
         returning = writing.returning(table, needed_columns(node) if shows else None)
         statement = _Statement(
             source=self._change(request, table, root, returning),
             shown=select(node) if shows else raw("SELECT * FROM ") + name(SOURCE),
-            aggregate="rows" if shows else "nothing",
+            aggregate=_aggregate(scalar=False, one=request.media == ONE_OBJECT) if shows else "nothing",
         )
         result = await self._run(request, caller, statement)
         return _changed(request, result)
@@ -190,7 +192,10 @@ class Answerer:
         }
         async with self.pool.transaction(caller, read_only=statement.read_only, settings=settings) as connection:
             planned = await _planned(connection, statement, request.preferences)
-            result = await _execute(connection, statement, planned)
+            query = _whole(statement, planned)
+            self.statements.append(query)
+            row: Any = await (await connection.execute(query.text.encode(), query.values)).fetchone()
+            result = _result_of(row, planned)
             # Inside the transaction: a write that is refused for its rows has not happened.
             if request.media == ONE_OBJECT and result.shown != 1:
                 raise not_one_row(result.shown)
@@ -208,10 +213,10 @@ def _counted(preferences: Preferences, node: Node) -> Snippet:
     return count(node) if preferences.count else EMPTY
 
 
-def _aggregate_of(call: Call) -> str:
-    if call.is_scalar:
-        return "scalar" if call.is_one else "scalars"
-    return "row" if call.is_one else "rows"
+def _aggregate(*, scalar: bool, one: bool) -> str:
+    if scalar:
+        return "scalar" if one else "scalars"
+    return "row" if one else "rows"
 
 
 _BODIES: Final = {
@@ -223,7 +228,7 @@ _BODIES: Final = {
 }
 
 
-async def _execute(connection: Connection, statement: _Statement, planned: int | None) -> _Result:
+def _whole(statement: _Statement, planned: int | None) -> Snippet:
     counted = statement.counted and planned is None
     query = raw("WITH ") + name(SOURCE) + raw(" AS (") + statement.source + raw(")")
     if counted:
@@ -235,8 +240,10 @@ async def _execute(connection: Connection, statement: _Statement, planned: int |
         " nullif(current_setting('response.headers', true), '') IS NOT NULL"
         " OR nullif(current_setting('response.status', true), '') IS NOT NULL FROM ("
     )
-    query += statement.shown + raw(") _postgrest_t")
-    row: Any = await (await connection.execute(query.text.encode(), query.values)).fetchone()
+    return query + statement.shown + raw(") _postgrest_t")
+
+
+def _result_of(row: Any, planned: int | None) -> _Result:
     if row[4]:
         raise not_covered("response.status and response.headers set by a function")
     return _Result(total=row[0] if planned is None else planned, shown=row[1], body=row[2], inserted=row[3])
@@ -246,8 +253,6 @@ async def _planned(connection: Connection, statement: _Statement, preferences: P
     """PostgreSQL's estimate of the number of rows, when that is what is asked for."""
     if preferences.count != "planned" or not statement.counted:
         return None
-    if statement.aggregate != "rows" or not statement.read_only:
-        raise not_covered("count=planned of a function")
     explain = raw("EXPLAIN (FORMAT JSON) ") + statement.counted
     row: Any = await (await connection.execute(explain.text.encode(), explain.values)).fetchone()
     return int(row[0][0]["Plan"]["Plan Rows"])
@@ -272,7 +277,7 @@ def _ranged(request: Request, result: _Result, window: Window) -> Answer:
     span = f"{first}-{last}" if last >= first and total != 0 else "*"
     headers = {"Content-Range": f"{span}/{'*' if total is None else total}"} | _applied(request)
     partial = total is not None and result.shown < total
-    body = "" if request.method == "HEAD" else _shaped(request, result.body)
+    body = "" if request.method == "HEAD" else result.body
     return Answer(status=206 if partial else 200, body=body, media=request.media, headers=headers)
 
 
@@ -288,20 +293,12 @@ def _changed(request: Request, result: _Result) -> Answer:
         status = 200 if shows else 204
     if not shows:
         return Answer(status=status, headers=headers)
-    return Answer(status=status, body=_shaped(request, result.body), media=request.media, headers=headers)
+    return Answer(status=status, body=result.body, media=request.media, headers=headers)
 
 
 def _applied(request: Request) -> dict[str, str]:
     applied = ", ".join(request.preferences.applied)
     return {"Preference-Applied": applied} if applied else {}
-
-
-def _shaped(request: Request, body: str) -> str:
-    if request.media != ONE_OBJECT:
-        return body
-    rows = json.loads(body)
-    # A single object's text as PostgreSQL wrote it, without the brackets of its array.
-    return body.strip()[1:-1].strip() if isinstance(rows, list) and len(rows) == 1 else body
 
 
 def _require_json(request: Request) -> None:

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from tests.stand_ins.postgrest.catalog import SCHEMA, Catalog, Function, Parameter
-from tests.stand_ins.postgrest.errors import PostgrestError, invalid_body, not_covered
+from tests.stand_ins.postgrest.errors import PostgrestError, not_covered
 from tests.stand_ins.postgrest.sql import Snippet, join, name, raw, value
+from tests.stand_ins.postgrest.writing import parse_json
 
 _JSON_TYPES: Final = ("json", "jsonb")
 
@@ -33,18 +34,14 @@ class Call:
 
 def call_with_body(catalog: Catalog, function: str, body: bytes) -> Call:
     """POST: named arguments in a JSON object, or the whole body for a single unnamed json argument."""
-    try:
-        text = body.decode()
-        parsed = json.loads(text) if text else {}
-    except ValueError:
-        raise invalid_body("Empty or invalid json") from None
+    text, parsed = parse_json(body or b"{}")
     given = tuple(parsed) if isinstance(parsed, dict) else ()
     found = _find(catalog, function, given, unnamed=True)
     takes_body = bool(found.parameters) and not found.parameters[0].name
     if not isinstance(parsed, dict) and not takes_body:
         # PostgREST calls it once per element of an array; nothing here needs that.
         raise not_covered("a call whose body is no object")
-    return Call(function=found, given=() if takes_body else given, payload=text or "{}")
+    return Call(function=found, given=() if takes_body else given, payload=text)
 
 
 def call_with_parameters(catalog: Catalog, function: str, arguments: Mapping[str, str]) -> Call:

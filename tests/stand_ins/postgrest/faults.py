@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from tests.stand_ins.postgrest.sql import EMPTY, Snippet
+
 
 class Kind(StrEnum):
     """The first group never reaches the database; what begins with `commit_then` has committed before it fails."""
@@ -54,3 +56,5 @@ class Seen:
     connection: int
     started_s: float
     ended_s: float
+    statement: Snippet = EMPTY
+    """What PostgreSQL was asked, if it was."""

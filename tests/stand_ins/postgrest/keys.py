@@ -42,8 +42,8 @@ def legacy_key(role: str, *, secret: str = TEST_SECRET, **claims: Any) -> str:
 class Keys:
     """A project's keys."""
 
-    secret: str = "sb_secret_standInStandInStandIn_00000000"
-    publishable: str = "sb_publishable_standInStandIn_00000000"
+    secret: str = "sb_secret_of_the_stand_in"
+    publishable: str = "sb_publishable_of_the_stand_in"
     jwt_secret: str = TEST_SECRET
     legacy_anonymous: str = field(default_factory=lambda: legacy_key("anon"))
     legacy_service: str = field(default_factory=lambda: legacy_key("service_role"))

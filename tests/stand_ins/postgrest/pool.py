@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, LiteralString
 
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, OperationalError
 
 from tests.stand_ins.postgrest.errors import PostgrestError
 from tests.stand_ins.postgrest.keys import Caller
@@ -43,7 +43,7 @@ class Pool:
             raise PostgrestError(status=504, code="PGRST003", message=message) from None
         connection: Connection | None = None
         try:
-            connection = self._idle.pop() if self._idle else await AsyncConnection.connect(self.url, autocommit=True)
+            connection = self._idle.pop() if self._idle else await _connect(self.url)
             yield connection
         finally:
             if connection is not None and not connection.broken:
@@ -66,6 +66,14 @@ class Pool:
                 if not connection.broken:
                     await connection.execute("ROLLBACK")
                 raise
+
+
+async def _connect(url: str) -> Connection:
+    try:
+        return await AsyncConnection.connect(url, autocommit=True)
+    except OperationalError as error:
+        message = "Database connection error. Retrying the connection."
+        raise PostgrestError(status=503, code="PGRST000", message=message, details=str(error)) from None
 
 
 async def _become(connection: Connection, caller: Caller, settings: Mapping[str, str]) -> None:

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import struct
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from socket import SO_LINGER, SOL_SOCKET
 from typing import Final, Self
@@ -19,6 +20,7 @@ from tests.stand_ins.postgrest.faults import PAGE, Fault, Kind, Seen
 from tests.stand_ins.postgrest.keys import Caller, GatewayRefusal, Keys
 from tests.stand_ins.postgrest.pool import Pool
 from tests.stand_ins.postgrest.query import parse_preferences, parse_query
+from tests.stand_ins.postgrest.sql import EMPTY, Snippet
 
 _MEDIA_NOT_COVERED: Final = ("text/csv", "application/vnd.pgrst.plan", "nulls=stripped", "application/geo+json")
 
@@ -41,8 +43,7 @@ class PostgrestServer:
     _in_flight: int = 0
 
     def __post_init__(self) -> None:
-        self._runner: web.AppRunner | None = None
-        self._listener: asyncio.Task[None] | None = None
+        self._opened = contextlib.AsyncExitStack()
         self._stopping = asyncio.Event()
         self._connections: WeakKeyDictionary[asyncio.BaseTransport, int] = WeakKeyDictionary()
         self._connection_count = 0
@@ -60,48 +61,62 @@ class PostgrestServer:
         return self._connection_count
 
     async def __aenter__(self) -> Self:
-        await self.reload_schema()
+        async with contextlib.AsyncExitStack() as opened:
+            opened.push_async_callback(self._pool.close)
+            await self.reload_schema()
+            await self._listen(opened)
+            await self._open(opened)
+            self._opened = opened.pop_all()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._opened.aclose()
+
+    async def _open(self, opened: contextlib.AsyncExitStack) -> None:
         app = web.Application(client_max_size=2**27)
         app.router.add_route("*", "/rest/v1/rpc/{function}", self._serve)
         app.router.add_route("*", "/rest/v1/{table}", self._serve)
         app.router.add_route("*", "/{elsewhere:.*}", self._elsewhere)
         # Not cancelled with the client: PostgREST finishes, and commits, what nobody waits for any more.
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2, handler_cancellation=False)
-        await self._runner.setup()
-        await web.TCPSite(self._runner, "127.0.0.1", self.port).start()
-        self.port = self._runner.addresses[0][1]
-        listening = asyncio.Event()
-        self._listener = asyncio.create_task(self._reload_on_notice(listening), name="postgrest-schema-listener")
-        await listening.wait()
-        return self
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.2, handler_cancellation=False)
+        opened.push_async_callback(runner.cleanup)
+        opened.callback(self._stopping.set)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", self.port).start()
+        self.port = runner.addresses[0][1]
 
-    async def __aexit__(self, *_: object) -> None:
-        self._stopping.set()
-        if self._listener is not None:
-            self._listener.cancel()
-            await asyncio.gather(self._listener, return_exceptions=True)
-        if self._runner is not None:
-            await self._runner.cleanup()
-        await self._pool.close()
+    async def _listen(self, opened: contextlib.AsyncExitStack) -> None:
+        connection = await psycopg.AsyncConnection.connect(self.database_url, autocommit=True)
+        opened.push_async_callback(connection.close)
+        await connection.execute("LISTEN pgrst")
+        listener = asyncio.create_task(self._reload_on_notice(connection), name="postgrest-schema-listener")
+        opened.push_async_callback(_ended, listener)
+
+    async def _reload_on_notice(self, connection: psycopg.AsyncConnection) -> None:
+        with contextlib.suppress(psycopg.OperationalError):  # the database is gone before its API
+            async for notice in connection.notifies():
+                if notice.payload in ("", "reload schema"):
+                    await self.reload_schema()
 
     async def reload_schema(self) -> None:
         """Read the catalog again, as `NOTIFY pgrst, 'reload schema'` does, but done when this returns."""
         async with self._pool.connection() as connection:
             self._catalog = await load_catalog(connection)
 
+    def role_settings(self, role: str) -> Mapping[str, str]:
+        """What ALTER ROLE … SET says of it."""
+        return self._catalog.role_settings.get(role, {}) if self._catalog else {}
+
+    async def plan_of(self, seen: Seen) -> str:
+        """PostgreSQL's plan for what that request asked, in the request's role. It is not run."""
+        caller = Caller(role=seen.role, claims={"role": seen.role})
+        async with self._pool.transaction(caller, read_only=False, settings={}) as connection:
+            explained = await connection.execute(b"EXPLAIN " + seen.statement.text.encode(), seen.statement.values)
+            return "\n".join(line for (line,) in await explained.fetchall())
+
     def fail(self, kind: Kind | str, **how: object) -> None:
         """Let the next matching request suffer."""
         self.faults.append(Fault(kind=Kind(kind), **how))  # type: ignore[arg-type]
-
-    async def _reload_on_notice(self, listening: asyncio.Event) -> None:
-        connection = await psycopg.AsyncConnection.connect(self.database_url, autocommit=True)
-        async with connection:
-            await connection.execute("LISTEN pgrst")
-            listening.set()
-            with contextlib.suppress(psycopg.OperationalError):  # the database is gone before its API
-                async for notice in connection.notifies():
-                    if notice.payload in ("", "reload schema"):
-                        await self.reload_schema()
 
     async def _serve(self, http: web.Request) -> web.StreamResponse:
         path = f"rpc/{http.match_info['function']}" if "function" in http.match_info else http.match_info["table"]
@@ -118,15 +133,16 @@ class PostgrestServer:
         self._in_flight += 1
         self.most_at_once = max(self.most_at_once, self._in_flight)
         try:
-            response, role = await self._respond(http, path)
+            statements: list[Snippet] = []
+            response, role = await self._respond(http, path, statements)
             status = response.status if http.transport is not None and not http.transport.is_closing() else 0
-            seen = replace(seen, status=status, role=role)
+            seen = replace(seen, status=status, role=role, statement=statements[-1] if statements else EMPTY)
             return response
         finally:
             self._in_flight -= 1
             self.seen.append(replace(seen, ended_s=time.monotonic()))
 
-    async def _respond(self, http: web.Request, path: str) -> tuple[web.StreamResponse, str]:
+    async def _respond(self, http: web.Request, path: str, statements: list[Snippet]) -> tuple[web.StreamResponse, str]:
         body = await http.read()
         fault = next((fault for fault in self.faults if fault.matches(http.method, path)), None)
         if fault is not None:
@@ -134,19 +150,19 @@ class PostgrestServer:
             await asyncio.sleep(fault.delay_s)
             if fault.kind is not Kind.DELAY and not fault.kind.startswith("commit_then"):
                 return await self._misbehave(http, fault), ""
-        response, role = await self._answer(http, body)
+        response, role = await self._answer(http, body, statements)
         if fault is not None and fault.kind is not Kind.DELAY:
             return await self._misbehave(http, fault), role
         return response, role
 
-    async def _answer(self, http: web.Request, body: bytes) -> tuple[web.Response, str]:
+    async def _answer(self, http: web.Request, body: bytes, statements: list[Snippet]) -> tuple[web.Response, str]:
         caller: Caller | None = None
         try:
             caller = self.keys.caller(http.headers)
             request = _understand(http, body)
             if self._catalog is None:
                 raise RuntimeError("not started")
-            answerer = Answerer(pool=self._pool, catalog=self._catalog, max_rows=self.max_rows)
+            answerer = Answerer(pool=self._pool, catalog=self._catalog, max_rows=self.max_rows, statements=statements)
             answer = await answerer.answer(request, caller)
         except GatewayRefusal as refusal:
             return web.json_response(refusal.body, status=401), ""
@@ -178,6 +194,13 @@ class PostgrestServer:
             self._connection_count += 1
             self._connections[transport] = self._connection_count
         return self._connections[transport]
+
+
+async def _ended(task: asyncio.Task[None]) -> None:
+    """Stop it; an error that it ended with before is raised here."""
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
 
 
 def _understand(http: web.Request, body: bytes) -> Request:

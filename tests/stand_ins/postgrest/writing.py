@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import dataclass
+from typing import Any
 
 from tests.stand_ins.postgrest.catalog import SCHEMA, Table
 from tests.stand_ins.postgrest.errors import PostgrestError, invalid_body, not_covered, unknown_column
@@ -21,13 +22,22 @@ class Payload:
     is_empty: bool
 
 
-def parse_payload(body: bytes, columns: tuple[str, ...] | None) -> Payload:
-    """Rows of a body. Without `columns` all objects have the same keys; with it, other keys are ignored."""
+def parse_json(body: bytes) -> tuple[str, Any]:
+    """A body's text and what it says. Raises PGRST102."""
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is Python's, not JSON's")
+
     try:
         text = body.decode()
-        rows = json.loads(text)
+        return text, json.loads(text, parse_constant=refuse)
     except ValueError:
         raise invalid_body("Empty or invalid json") from None
+
+
+def parse_payload(body: bytes, columns: tuple[str, ...] | None) -> Payload:
+    """Rows of a body. Without `columns` all objects have the same keys; with it, other keys are ignored."""
+    text, rows = parse_json(body)
     if isinstance(rows, dict):
         return Payload(text=text, columns=columns or tuple(rows), is_object=True, is_empty=False)
     if not isinstance(rows, list):
