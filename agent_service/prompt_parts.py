@@ -1,19 +1,26 @@
 """The texts of the prompt that this system writes itself: fixed part, tools, and the state of a turn."""
 
 import json
+import re
 from datetime import datetime
 from typing import Any
 
 from agent_service.conversation import Lead, Turn
-from agent_service.persona import Condition, Offer, Outcome, Persona, Step
+from agent_service.persona import Condition, Offer, Outcome, Persona
 from agent_service.quoting import cut, one_line
 from agent_service.understanding.money import show_money
+from agent_service.understanding.text import fold
 
 _WEEKDAYS = ("segunda-feira", "terça-feira", "quarta-feira", "quinta-feira", "sexta-feira", "sábado", "domingo")
 _DAY_MS = 86_400_000
+# How the tools call a field of the script.
+_TOOL_FIELDS = {"bill": "bill_value", "flow": "chosen_flow"}
 # Of a fact that the lead gave in their own words; the whole of it stays with the context service.
 _FACT_CHARACTERS = 160
 _NAME_CHARACTERS = 60
+# An answer that holds fewer new words than these says what the facts and offers say.
+_NEW_WORDS = 5
+_NAMED_VALUES = 3
 
 _WRITING = (
     "Como escrever: balões curtos separados por uma linha em branco, no máximo três, sem listas, títulos, links "
@@ -42,7 +49,7 @@ def fixed_part(persona: Persona) -> str:
         _block("Fatos", list(persona.facts)),
         _block("Ofertas (chosen_flow)", [_offer_line(offer) for offer in persona.offers]),
         "\n".join(["Roteiro (campo: pergunta), na ordem, pulando o que já se sabe:", *_script_lines(persona)]),
-        _block("Perguntas e objeções: o que se responde", [min(entry.answers, key=len) for entry in persona.faq]),
+        _block("Perguntas e objeções: o que se responde", _answers(persona)),
         _block("Nunca", list(persona.never)),
         _WRITING,
         _TOOLS,
@@ -108,38 +115,50 @@ def _offer_line(offer: Offer) -> str:
 
 
 def _script_lines(persona: Persona) -> list[str]:
-    """Each field once per condition, in the shortest wording, under its stage."""
+    """Each field once per condition, in the shortest wording, under its stage and condition."""
     lines: list[str] = []
     seen: set[tuple[str, str]] = set()
-    stage = ""
+    stage = when = ""
     for step in persona.script:
-        when = _condition_words(step.when)
-        if {(step.field, when), (step.field, "")} & seen:
+        before, needed = (stage, when), _condition_words(step.when)
+        if {(step.field, needed), (step.field, "")} & seen:
             continue
-        seen.add((step.field, when))
-        if step.stage and step.stage != stage:
-            stage = step.stage
-            lines.append(f"{stage}:")
-        lines.append(_step_line(step, when))
+        seen.add((step.field, needed))
+        stage, when = step.stage or stage, needed
+        if stage != before[0]:
+            lines.append(f"{stage} {when}".strip() + ":")
+        elif when != before[1]:
+            lines.append(f"{when or 'sempre'}:")
+        ends = [f"se {answer}, encerre com gentileza" for answer, o in step.outcomes.items() if o is Outcome.DISQUALIFY]
+        field = _TOOL_FIELDS.get(step.field, step.field)
+        lines.append(f"{field}: {min(step.ask, key=len)}{f' ({ends[0]})' if ends else ''}")
     return lines
 
 
-def _step_line(step: Step, when: str) -> str:
-    ends = [f"se {answer}, encerre com gentileza" for answer, o in step.outcomes.items() if o is Outcome.DISQUALIFY]
-    notes = "; ".join(([f"só {when}"] if when else []) + ends)
-    return f"- {step.field}: {min(step.ask, key=len)}{f' ({notes})' if notes else ''}"
+def _answers(persona: Persona) -> list[str]:
+    """The shortest answer to each question, but for those that say nothing beyond facts and offers."""
+    told = _content((*persona.facts, *(offer.pitch[0] for offer in persona.offers), persona.hours))
+    shortest = (min(entry.answers, key=len) for entry in persona.faq)
+    return [answer for answer in shortest if len(_content((answer,)) - told) >= _NEW_WORDS]
+
+
+def _content(texts: tuple[str, ...]) -> set[str]:
+    return set(re.findall(r"\w{5,}", fold(" ".join(texts))))
 
 
 def _condition_words(when: Condition) -> str:
     """A condition in words; long lists of values are left to the facts, which say the same."""
-    pieces = [f"a partir de R$ {when.bill_from}"] if when.bill_from is not None else []
-    pieces += [f"abaixo de R$ {when.bill_below}"] if when.bill_below is not None else []
-    pieces += [f"{key} = {' ou '.join(values)}" for key, values in when.equals.items() if len(values) <= 3]
+    pieces = [f"com valor a partir de R$ {when.bill_from}"] if when.bill_from is not None else []
+    pieces += [f"com valor abaixo de R$ {when.bill_below}"] if when.bill_below is not None else []
+    short = {key: values for key, values in when.equals.items() if len(values) <= _NAMED_VALUES}
+    pieces += [f"se {_TOOL_FIELDS.get(key, key)} = {' ou '.join(values)}" for key, values in short.items()]
+    if not pieces:
+        pieces = [f"enquanto não se sabe {_TOOL_FIELDS.get(key, key)}" for key in when.unknown]
     return ", ".join(pieces)
 
 
 def _block(title: str, lines: list[str]) -> str:
-    return "\n".join([f"{title}:", *(f"- {line}" for line in lines)])
+    return "\n".join([f"{title}:", *lines])
 
 
 def _filled(text: str, persona: Persona) -> str:
