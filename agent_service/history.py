@@ -6,6 +6,7 @@ the fixed prompt every turn; dropping up to a fixed place, which moves on by a w
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 
 from agent_service.conversation import Author, Line
 from agent_service.quoting import LINE_CHARACTERS, cut, shown, words
@@ -56,13 +57,14 @@ def window(lines: Sequence[ShownLine], *, size: Size, most: int, cut_before: boo
     `cut_before`: earlier lines were left out already, by a limit that moves with every message; then a block is let go
     even if all would fit, so that the beginning stands still.
     """
-    if not cut_before and tokens(lines, size) <= most:
+    # What the lines from each index on take.
+    rest = list(accumulate((tokens((line,), size) for line in reversed(lines)), initial=0))[::-1]
+    if not cut_before and rest[0] <= most:
         return tuple(lines)
     for block in _BLOCKS:
         for first in _beginnings(lines, block):
-            rest = lines[first:]
-            if tokens(rest, size) <= most and len(rest) * 2 >= min(len(lines), block):
-                return tuple(rest)
+            if rest[first] <= most and (len(lines) - first) * 2 >= min(len(lines), block):
+                return tuple(lines[first:])
     return ()
 
 

@@ -100,9 +100,9 @@ def build_prompt(persona: Persona, turn: Turn, *, size: Size, budget: PromptBudg
 
 def prompt_texts(persona: Persona, turn: Turn) -> tuple[str, ...]:
     """Every text whose size `build_prompt` asks for as long as nothing has to be cut: for `TokenSizes.learn`."""
-    history = [text_of(line) for line in turn.history]
-    now = [shown(message) for message in turn.messages]
-    return (fixed_part(persona), tool_part(persona), state_part(persona, turn), *history, *now)
+    parts = [fixed_part(persona), tool_part(persona), state_part(persona, turn), _summary_text(turn.summary)]
+    parts += [_said_text(turn), said_note()] if turn.said else []
+    return (*parts, *(text_of(line) for line in turn.history), *(shown(message) for message in turn.messages))
 
 
 def _wants_summary(turn: Turn, lines: tuple[ShownLine, ...], *, size: Size, budget: PromptBudget, most: int) -> bool:
@@ -112,10 +112,11 @@ def _wants_summary(turn: Turn, lines: tuple[ShownLine, ...], *, size: Size, budg
 
 def _turn_part(turn: Turn, *, size: Size, most: int) -> tuple[tuple[str, ...], str]:
     """The turn's messages, and what was said to them already, in `most` tokens: the longest are cut first."""
-    said = "\n\n".join(words(part) for part in turn.said)
+    said = _said_text(turn)
 
     def fits(lines: tuple[str, ...], said: str) -> bool:
-        return sum(size(line) + MESSAGE_TOKENS for line in (*lines, said, said_note())) <= most
+        after = (said, said_note()) if said else ()
+        return sum(size(line) + MESSAGE_TOKENS for line in (*lines, *after)) <= most
 
     longest = LINE_CHARACTERS
     while True:
@@ -129,10 +130,19 @@ def _turn_part(turn: Turn, *, size: Size, most: int) -> tuple[tuple[str, ...], s
     return (f"[mais {first} mensagens antes destas]", *lines[first:]), told
 
 
+def _said_text(turn: Turn) -> str:
+    return "\n\n".join(words(part) for part in turn.said)
+
+
 def _summary_part(summary: str, *, size: Size, most: int) -> str:
     text = words(summary)
-    while text and size(text) > most:
+    while text and size(_summary_text(text)) > most:
         text = cut(text, len(text) * 2 // 3) if len(text) > _SHORTEST else ""
+    return _summary_text(text)
+
+
+def _summary_text(summary: str) -> str:
+    text = words(summary)
     return f"<resumo do que veio antes>\n{text}\n</resumo>" if text else ""
 
 

@@ -3,6 +3,7 @@
 import json
 import re
 from datetime import datetime
+from functools import lru_cache
 from typing import Any
 
 from agent_service.conversation import Lead, Turn
@@ -38,8 +39,27 @@ _DATA = (
 )
 
 
+class _Same:
+    """A persona as the key of a cache: by identity, for its content has no hash."""
+
+    def __init__(self, persona: Persona) -> None:
+        self.persona = persona
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and other.persona is self.persona
+
+    def __hash__(self) -> int:
+        return id(self.persona)
+
+
 def fixed_part(persona: Persona) -> str:
     """What is the same for every conversation: who speaks, what may be said, the script and the rules."""
+    return _fixed_part(_Same(persona))
+
+
+@lru_cache(maxsize=8)
+def _fixed_part(key: _Same) -> str:
+    persona = key.persona
     blocks = [
         f"Você é {persona.agent}, da {persona.company}, em {persona.city}-{persona.state}, e conversa por WhatsApp com "
         f"quem escreveu para a empresa.",

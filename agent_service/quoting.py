@@ -8,7 +8,7 @@ import re
 
 from agent_service.conversation import Kind, Line, Message
 
-LINE_CHARACTERS = 2_400
+LINE_CHARACTERS = 1_600
 CUT = " […] "
 _LOOK_ALIKES = str.maketrans({"<": "‹", ">": "›", "＜": "‹", "＞": "›", "[": "(", "]": ")", "［": "(", "］": ")"})
 # Controls, zero-width characters, directional overrides and tags: invisible, and no word needs them.
