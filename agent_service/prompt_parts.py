@@ -99,7 +99,7 @@ def state_part(persona: Persona, turn: Turn) -> str:
     elif days := _days_since(turn):
         lines.append(f"A última mensagem foi há {days} {'dia' if days == 1 else 'dias'}.")
     known = known_facts(turn.lead)
-    lines.append("Já se sabe: " + ("; ".join(known) if known else "nada ainda") + ".")
+    lines.append(f"Já se sabe, e vale mais que o resumo: {'; '.join(known)}." if known else "Ainda não se sabe nada.")
     return "\n".join(("<estado>", *lines, "</estado>"))
 
 
@@ -108,16 +108,17 @@ def said_note() -> str:
     return "<a pessoa já recebeu o que está acima; continue dali, sem repetir nada>"
 
 
-def known_facts(lead: Lead) -> list[str]:
-    """Every fact of the lead, sorted, each at most as long as a fact should be."""
+def known_facts(lead: Lead, *, lasting: bool = False) -> list[str]:
+    """Every fact of the lead, sorted, each at most as long as a fact should be; or the lasting ones alone, without
+    where the conversation stands."""
     known = {"nome": one_line(lead.name)} if lead.name else {}
     if lead.bill_cents is not None:
         known["valor"] = f"{show_money(lead.bill_cents)} por mês"
     if lead.flow:
         known["escolha"] = one_line(lead.flow)
-    if lead.interested is not None:
+    if lead.interested is not None and not lasting:
         known["interesse"] = "sim" if lead.interested else "não"
-    if lead.stage:
+    if lead.stage and not lasting:
         known["etapa"] = one_line(lead.stage)
     known |= {one_line(key): one_line(lead.preferences[key]) for key in sorted(lead.preferences)}
     return [f"{cut(key, _NAME_CHARACTERS)} {cut(value, _FACT_CHARACTERS)}" for key, value in known.items()]

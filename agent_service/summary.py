@@ -19,7 +19,9 @@ MAX_SUMMARY_BYTES = 8 * 1024
 # Of a request, in tokens; a longer older part is condensed over several turns.
 MAX_CONDENSED = 6_000
 _FEWEST_LETTERS = 20
-_FACTS = "Fatos: "
+_FACTS = "Dados até aqui: "
+# They stand in every text, whatever they answer.
+_BARE_ANSWERS = ("sim", "nao")
 
 _INSTRUCTIONS = (
     "Você resume conversas de WhatsApp entre uma pessoa e a empresa {company}, para que o atendimento continue "
@@ -65,7 +67,7 @@ def summary_request(
 ) -> ChatRequest:
     """What the model is asked. `history` is the older part alone."""
     blocks = [f"<resumo anterior>\n{words(summary)}\n</resumo anterior>"] if summary.strip() else []
-    if facts := known_facts(lead):
+    if facts := known_facts(lead, lasting=True):
         blocks.append(f"<fatos>\n{'; '.join(facts)}\n</fatos>")
     lines = [f"{_who(line, persona)}: {_told(line)}" for line in history if not line.fallback and text_of(line)]
     blocks.append("\n".join(("<conversa>", *lines, "</conversa>")))
@@ -92,7 +94,7 @@ def read_summary(text: str, *, lead: Lead) -> str:
     plain = squeeze(words(_MARKS.sub("", plain)))
     if sum(character.isalpha() for character in plain) < _FEWEST_LETTERS:
         raise ModelTrouble(Trouble.UNFIT, "The summary is no sentence.")
-    missing = [fact for fact in known_facts(lead) if not _tells(plain, fact)]
+    missing = [fact for fact in known_facts(lead, lasting=True) if not _tells(plain, fact)]
     facts = _at_most(f"{_FACTS}{'; '.join(missing)}.", MAX_SUMMARY_BYTES // 2) if missing else ""
     return "\n".join(part for part in (_at_most(plain, MAX_SUMMARY_BYTES - len(facts.encode()) - 1), facts) if part)
 
@@ -100,6 +102,8 @@ def read_summary(text: str, *, lead: Lead) -> str:
 def _tells(summary: str, fact: str) -> bool:
     """Whether the value of the fact ("nome Ana") is in the summary."""
     value = fold(fact.partition(" ")[2]).removesuffix(" por mes")
+    if value in _BARE_ANSWERS:
+        return False
     return re.search(rf"(?<!\w){re.escape(value)}(?![\w]|[.,]\d)", fold(summary)) is not None
 
 
