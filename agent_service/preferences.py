@@ -54,7 +54,7 @@ def read_preference(field: PreferenceField, value: Any, *, today: date | None) -
 
 
 def _looked_at(persona: Persona) -> set[str]:
-    conditions = [each.when for each in (*persona.script, *persona.offers)]
+    conditions = [step.when for step in persona.script] + [offer.when for offer in persona.offers]
     conditions += [condition for criterion in persona.criteria for condition in criterion.any_of]
     return {name for condition in conditions for name in _names(condition)}
 
@@ -66,10 +66,9 @@ def _names(condition: Condition) -> set[str]:
 def _merged(before: PreferenceField | None, step: Step) -> PreferenceField:
     answers: tuple[str, ...] = ()
     if step.reads in _CLOSED:
-        closed = (
-            step.choices if step.reads is Reads.CHOICE else {Answer.YES.value: (), Answer.NO.value: (), **step.choices}
-        )
-        answers = tuple(dict.fromkeys((*(before.answers if before else ()), *closed, Answer.UNSURE.value)))
+        closed = (Answer.YES.value, Answer.NO.value) if step.reads is Reads.YES_NO else ()
+        known = before.answers if before else ()
+        answers = tuple(dict.fromkeys((*known, *closed, *step.choices, Answer.UNSURE.value)))
     return PreferenceField(name=step.field, reads=step.reads, answers=answers)
 
 

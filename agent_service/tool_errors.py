@@ -2,4 +2,4 @@
 
 
 class ToolRefused(Exception):
-    """A tool call that cannot be. The text is a sentence for the model, in the lead's language, and never for the lead."""
+    """A tool call that cannot be. The text is a sentence for the model, in its prompt's language, not for people."""

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from datetime import date
+from functools import partial
 from typing import Any
 
 from agent_service.conversation import Effect, HandOver, LeadPatch
@@ -35,7 +36,8 @@ _EMAIL = re.compile(r"[a-z0-9_%+-]+(?:\.[a-z0-9_%+-]+)*@(?:[a-z0-9]+(?:-+[a-z0-9
 _PER_MONTH = re.compile(r"\s*(?:/|por\s)\s*(?:m[eê]s|mensal)\b.*", re.IGNORECASE)
 # What models write when they know nothing.
 _NO_NAMES = frozenset(
-    "desconhecido desconhecida informado informada cliente lead usuario usuaria user unknown null none nome".split()
+    {"desconhecido", "desconhecida", "informado", "informada", "cliente", "lead", "usuario", "usuaria", "user", "nome"}
+    | {"unknown", "null", "none"}
 )
 _NO_TOPIC = re.compile(r"(?!)")
 
@@ -195,7 +197,7 @@ def _preferences(persona: Persona, value: Any, today: date | None) -> dict[str, 
     fields = preference_fields(persona)
     said = {key: each for key, each in value.items() if each not in (None, "")}
     _only(said, set(fields))
-    return {key: _read(said, key, lambda each: read_preference(fields[key], each, today=today)) for key in said}
+    return {key: _read(said, key, partial(read_preference, fields[key], today=today)) for key in said}
 
 
 def _flows(persona: Persona) -> tuple[str, ...]:

@@ -15,7 +15,10 @@ _HARMLESS = re.compile(
     r"|\d{1,2}[/.-]\d{1,2}[/.-](?:19|20)\d{2}|(?:19|20)\d{2}-\d{2}-\d{2}"
     r"|(?:19|20)\d{2}\s?[-–/]\s?(?:19|20)\d{2}|\d{1,2}[:h]\d{2})(?![\d]|[.,/-]\d)"
 )
-_DIGIT_WORD = r"(?:zero|uma?|dois|duas|tres|quatro|cinco|seis|meia|sete|oito|nove|one|two|three|four|five|six|seven|eight|nine|\d)"
+_DIGIT_WORD = (
+    r"(?:zero|uma?|dois|duas|tres|quatro|cinco|seis|meia|sete|oito|nove"
+    r"|one|two|three|four|five|six|seven|eight|nine|\d)"
+)
 _SPELT = re.compile(rf"\b{_DIGIT_WORD}(?:[\s,.\-]+(?:e\s+)?{_DIGIT_WORD}\b){{{MIN_DIGITS - 1},}}")
 _EMAIL = re.compile(r"[\w.+%-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,5}")
 _SPELT_EMAIL = re.compile(r"\w\s*(?:\barroba\b|[\[(]\s*(?:at|arroba)\s*[\])])\s*\w")

@@ -21,7 +21,6 @@ PROMPT, SECRET = "prompt text", "secret"
 _RULE_WORDS = 6
 _OWN_WORDS = 12
 _SHORTEST_OWN = 5
-_LEAD_IN_WORDS = 3
 _MIN_SECRET = 8
 _PIECES = re.compile(r"[.;:!?\n]+")
 _WORD = re.compile(r"[^\W_]+")
@@ -67,16 +66,15 @@ class LeakWatch:
         self._letters = letters[-leaks.longest :] if leaks.longest else ""
         if _KEYS.search(plain) or any(form in letters for form in leaks.secrets):
             return SECRET
-        words = _words(plain)
-        line = self._words + words
+        line = self._words + _words(plain)
         self._words = line[-_OWN_WORDS:]
-        if any(form in letters for form in leaks.prompt_marks) or any(
-            g in leaks.rules for g in _grams(line, _RULE_WORDS)
-        ):
-            return PROMPT
-        if any(gram in leaks.runs for gram in _grams(line, _OWN_WORDS)) or self._quotes(words):
-            return PROMPT
-        return ""
+        prompt = (
+            any(form in letters for form in leaks.prompt_marks)
+            or any(gram in leaks.rules for gram in _grams(line, _RULE_WORDS))
+            or any(gram in leaks.runs for gram in _grams(line, _OWN_WORDS))
+            or any(_unnumbered(_words(piece)) in leaks.lines for piece in _PIECES.split(plain))
+        )
+        return PROMPT if prompt else ""
 
     def may_go_on(self) -> bool:
         """Whether the text so far ends in what may become a secret."""
@@ -86,10 +84,6 @@ class LeakWatch:
             for form in self._leaks.secrets | self._leaks.prompt_marks
             for size in range(_MIN_SECRET, len(form))
         )
-
-    def _quotes(self, words: Words) -> bool:
-        starts = range(min(len(words), _LEAD_IN_WORDS + 1))
-        return any(words[at : at + len(line)] == line for line in self._leaks.lines for at in starts)
 
 
 def spoken_texts(persona: Persona) -> Iterator[str]:
@@ -128,6 +122,10 @@ def _texts(value: object) -> Iterator[str]:
 
 def _words(text: str) -> Words:
     return tuple(_WORD.findall(fold(text)))
+
+
+def _unnumbered(words: Words) -> Words:
+    return words[1:] if words and words[0].isdigit() else words
 
 
 def _grams(words: Words, size: int) -> Iterator[Words]:

@@ -14,7 +14,8 @@ _INNER_NAME = re.compile(r"(?<![\w@.-])[^\W\d_][^\W_]*(?:_[^\W_]+)+(?![\w@-])")
 _PLACEHOLDERS = re.compile(
     r"\[\s*[^\W\d_][^\[\]\n]{0,60}\]|<\s*[^\W\d_][^<>\n]{0,60}>|%[sd]\b|\bX{3,}\b|R\$\s?[Xx_#]+\b|\b[Xx]{2,}\s?%"
     r"|_{3,}|\b(?:undefined|NaN|None|null|TODO|TBD|N/A)\b"
-    r"|(?i:\b(?:insir[ao]|inserir|insert|lorem ipsum|(?:seu|your) (?:nome|name) (?:aqui|here)|nome d[oa] (?:cliente|lead))\b)"
+    r"|(?i:\b(?:insir[ao]|inserir|insert|lorem ipsum|(?:seu|your) (?:nome|name) (?:aqui|here))\b)"
+    r"|(?i:\bnome d[oa] (?:cliente|lead)\b)"
 )
 _LONG_WORD = re.compile(r"[^\s/.,-]{32,}")
 _LAUGH = re.compile(r"(.{1,4})\1{5,}", re.IGNORECASE)
