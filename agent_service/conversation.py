@@ -56,12 +56,14 @@ class Lead:
     """What is known of the person."""
 
     name: str = ""
+    email: str = ""
     bill_cents: int | None = None
     stage: str = ""
     interested: bool | None = None
     flow: str = ""
     score: int = 0
     qualification: str = ""
+    do_not_contact: bool = False
     preferences: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -70,12 +72,14 @@ class LeadPatch:
     """Facts to change; None leaves a field alone."""
 
     name: str | None = None
+    email: str | None = None
     bill_cents: int | None = None
     stage: str | None = None
     interested: bool | None = None
     flow: str | None = None
     score: int | None = None
     qualification: str | None = None
+    do_not_contact: bool | None = None
     preferences: Mapping[str, str] = field(default_factory=dict)
 
     def __bool__(self) -> bool:

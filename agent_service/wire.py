@@ -139,12 +139,14 @@ def encode_effect(effect: Effect) -> turn_pb2.Effect:
     return turn_pb2.Effect(
         lead_update=turn_pb2.LeadUpdate(
             name=effect.name,
+            email=effect.email,
             bill_value_cents=effect.bill_cents,
             stage=effect.stage,
             qualification_score=effect.score,
             qualification_status=effect.qualification,
             interested=effect.interested,
             chosen_flow=effect.flow,
+            do_not_contact=effect.do_not_contact,
             preferences=dict(effect.preferences),
         )
     )
@@ -208,12 +210,14 @@ def _line(line: lead_pb2.HistoryMessage) -> Line:
 def _lead(lead: lead_pb2.Lead) -> Lead:
     return Lead(
         name=lead.name,
+        email=lead.email,
         bill_cents=lead.bill_value_cents if lead.HasField("bill_value_cents") else None,
         stage=lead.current_stage,
         interested=lead.interested if lead.HasField("interested") else None,
         flow=lead.chosen_flow,
         score=lead.qualification_score,
         qualification=lead.qualification_status,
+        do_not_contact=lead.do_not_contact,
         preferences=dict(lead.preferences),
     )
 
@@ -224,11 +228,13 @@ def _effect(effect: turn_pb2.Effect) -> Effect:
     update = effect.lead_update
     return LeadPatch(
         name=update.name if update.HasField("name") else None,
+        email=update.email if update.HasField("email") else None,
         bill_cents=update.bill_value_cents if update.HasField("bill_value_cents") else None,
         stage=update.stage if update.HasField("stage") else None,
         interested=update.interested if update.HasField("interested") else None,
         flow=update.chosen_flow if update.HasField("chosen_flow") else None,
         score=update.qualification_score if update.HasField("qualification_score") else None,
         qualification=update.qualification_status if update.HasField("qualification_status") else None,
+        do_not_contact=update.do_not_contact if update.HasField("do_not_contact") else None,
         preferences=dict(update.preferences),
     )

@@ -66,12 +66,14 @@ def merged(lead: Lead, patch: LeadPatch) -> Lead:
     """The lead after the patch."""
     return Lead(
         name=lead.name if patch.name is None else patch.name,
+        email=lead.email if patch.email is None else patch.email,
         bill_cents=lead.bill_cents if patch.bill_cents is None else patch.bill_cents,
         stage=lead.stage if patch.stage is None else patch.stage,
         interested=lead.interested if patch.interested is None else patch.interested,
         flow=lead.flow if patch.flow is None else patch.flow,
         score=lead.score if patch.score is None else patch.score,
         qualification=lead.qualification if patch.qualification is None else patch.qualification,
+        do_not_contact=lead.do_not_contact if patch.do_not_contact is None else patch.do_not_contact,
         preferences={**lead.preferences, **patch.preferences},
     )
 
@@ -80,11 +82,13 @@ def only_news(lead: Lead, patch: LeadPatch) -> LeadPatch:
     """The patch without what the lead has already."""
     return LeadPatch(
         name=patch.name if patch.name != lead.name else None,
+        email=patch.email if patch.email != lead.email else None,
         bill_cents=patch.bill_cents if patch.bill_cents != lead.bill_cents else None,
         stage=patch.stage if patch.stage != lead.stage else None,
         interested=patch.interested if patch.interested != lead.interested else None,
         flow=patch.flow if patch.flow != lead.flow else None,
         score=patch.score if patch.score != lead.score else None,
         qualification=patch.qualification if patch.qualification != lead.qualification else None,
+        do_not_contact=patch.do_not_contact if patch.do_not_contact != lead.do_not_contact else None,
         preferences={key: each for key, each in patch.preferences.items() if lead.preferences.get(key) != each},
     )
