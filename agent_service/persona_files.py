@@ -56,9 +56,9 @@ class Documents:
     def add(self, file: Path, content: bytes) -> None:
         """Parse one file; what is wrong with it is kept in `problems`."""
         try:
-            text = content.decode("utf-8-sig")
-            node = yaml.compose(text, Loader=yaml.SafeLoader)
-            data = yaml.safe_load(text)
+            loader = yaml.SafeLoader(content.decode("utf-8-sig"))
+            node = loader.get_single_node()
+            data = loader.construct_document(node) if node is not None else None
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             self.problems.append(f"{file}{_line(getattr(error, 'problem_mark', None))}: cannot be read: {_said(error)}")
             return
@@ -102,18 +102,15 @@ def find(name_or_path: str) -> Path:
 
 def read(path: Path) -> PersonaFiles:
     """The bytes of the file, or of every .yaml file in the folder (not of hidden ones, which editors leave behind)."""
-    names = [path.name]
-    if path.is_dir():
-        names = sorted(
-            each.name for each in path.iterdir() if each.suffix == SUFFIX and not each.name.startswith((".", "#", "~"))
-        )
-        if not names:
-            raise ConfigurationError(f"{path}: holds no {SUFFIX} file")
     folder = path if path.is_dir() else path.parent
     try:
-        return PersonaFiles(path=path, contents=tuple((name, _bytes(folder / name)) for name in names))
+        names = [path.name] if folder != path else sorted(_names(path))
+        contents = tuple((name, _bytes(folder / name)) for name in names)
     except OSError as error:
         raise ConfigurationError(f"{error.filename or path}: cannot be read: {error.strerror}") from None
+    if not contents:
+        raise ConfigurationError(f"{path}: holds no {SUFFIX} file")
+    return PersonaFiles(path=path, contents=contents)
 
 
 def packaged() -> list[str]:
@@ -128,6 +125,10 @@ def _packaged_folder() -> Path:
 
 def _is_persona(path: Path) -> bool:
     return path.suffix == SUFFIX or (path.is_dir() and any(path.glob(f"*{SUFFIX}")))
+
+
+def _names(folder: Path) -> list[str]:
+    return [each.name for each in folder.iterdir() if each.suffix == SUFFIX and each.name[0] not in ".#~"]
 
 
 def _bytes(path: Path) -> bytes:

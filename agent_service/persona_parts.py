@@ -33,7 +33,7 @@ def _pattern(value: Any) -> re.Pattern[str]:
         raise ValueError("is matched against text in lower case without accents, write it so")
     try:
         return re.compile(rf"(?<!\w)(?:{value})(?!\w)")
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise ValueError(f"is not a regular expression: {error}") from None
 
 
