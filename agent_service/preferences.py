@@ -16,7 +16,7 @@ from agent_service.understanding.text import fold, squeeze
 MAX_FIELDS = 64
 MAX_BYTES = 1_024
 # Facts of every lead have fields of their own.
-_TYPED = frozenset({"name", "email", "bill", "flow", "interested"})
+_TYPED = frozenset({"name", "email", "amount", "flow", "interested"})
 _PERCENT = re.compile(r"\s*(\d{1,3}(?:[.,]\d{1,2})?)\s*(?:%|por cento)?\s*", re.IGNORECASE)
 _CLOSED = frozenset({Reads.YES_NO, Reads.CHOICE})
 
