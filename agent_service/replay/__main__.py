@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     asked = _parser().parse_args(arguments)
     chosen = {"SDR_AGENT_MODEL": asked.model, "SDR_PERSONA": asked.persona}
     # What this prints may be read by a program: log lines go elsewhere.
-    with starting("replay"), contextlib.redirect_stdout(sys.stderr):
+    with contextlib.redirect_stdout(sys.stderr), starting("replay"):
         settings = _settings({name: value for name, value in chosen.items() if value})
         logs.configure(service="replay", level="warning", json=False)
         if asked.dialogues is not None:

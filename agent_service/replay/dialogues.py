@@ -68,7 +68,6 @@ class Expected(_Part):
     facts: dict[str, _Wanted] = {}
     stage: _Wanted = None
     handoff: bool | None = None
-    silent: bool | None = None
     mentions: _AnyWords = ()
     never: _AnyWords = ()
 
@@ -78,6 +77,7 @@ class ScriptedTurn(Expected):
 
     lead: Annotated[tuple[str | LeadMessage, ...], BeforeValidator(_several), Field(min_length=1)]
     days_later: int = 0
+    silent: bool | None = None
 
 
 class PastLine(_Part):
@@ -208,15 +208,21 @@ def _message(scripted: str | LeadMessage, at_ms: int) -> Message:
     return Message(text=given.text, kind=given.kind, sent_ms=at_ms)
 
 
+def _amount_problems(given: Answer, *, silent: bool | None) -> Iterator[str]:
+    """Whoever hands over may do it in silence; all others speak, unless the dialogue wants it otherwise."""
+    if given.said and silent:
+        yield "should be silent"
+    if not given.said and not silent and (silent is False or not given.handed_over):
+        yield "says nothing"
+    if len(given.said) > _MOST_BUBBLES:
+        yield f"says {len(given.said)} bubbles"
+
+
 def _problems(given: Answer, wanted: Expected) -> Iterator[str]:
     if given.trouble or given.stood_in:
         yield f"no answer of this model: {given.trouble or given.stood_in}"
-    if wanted.silent is not None and wanted.silent != (not given.said):
-        yield "should be silent" if wanted.silent else "says nothing"
-    if wanted.silent is None and not given.said and not given.trouble and not given.handed_over:
-        yield "says nothing"
-    if isinstance(wanted, ScriptedTurn) and len(given.said) > _MOST_BUBBLES:
-        yield f"says {len(given.said)} bubbles"
+    if isinstance(wanted, ScriptedTurn) and not given.trouble:
+        yield from _amount_problems(given, silent=wanted.silent)
     known: Mapping[str, str] = {**facts_of(given.lead_after), "stage": given.lead_after.stage}
     facts = {**wanted.facts, **({"stage": wanted.stage} if wanted.stage is not None else {})}
     for name, value in facts.items():

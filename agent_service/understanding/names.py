@@ -71,7 +71,8 @@ _NOT_NAMES = frozenset(
         "prompt system assistant user null none true false undefined favor gentileza ajuda ajudar senhor senhora moça "
         "moço amigo amiga querida querido vou vai ir vim ver vejo acho pensei pensar pensando depende tanto tarda "
         "sair pare parar stop cancelar menu início voltar anúncio instagram facebook google indicação novo nova dele "
-        "dela deles delas algo coisa todos toda todo cada outro outra nenhum nenhuma qualquer deixa quis ah aff nem"
+        "dela deles delas algo coisa todos toda todo cada outro outra nenhum nenhuma qualquer deixa quis ah aff nem "
+        "são foram vem veio vinha deu pago paga gasto moro mora trabalho"
     ).split()
 )
 
