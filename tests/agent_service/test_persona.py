@@ -23,7 +23,11 @@ def data() -> dict[str, Any]:
 
 def test_the_demo_is_packaged_and_complete() -> None:
     persona = demo()
-    assert packaged() == ["demo-solar"] and persona.agent == "Helen" and persona.timezone == "America/Recife"
+    assert (
+        packaged() == ["demo-clinica", "demo-solar"]
+        and persona.agent == "Helen"
+        and persona.timezone == "America/Recife"
+    )
     assert len(persona.faq) >= 25 and persona.honest_sentence and persona.media_sentence
     assert "retorno" not in persona.honest_sentence
 
