@@ -128,6 +128,11 @@ class Turn:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FirstToken:
+    """A model began to write; its words follow when they may be said."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TextDelta:
     """A piece of the reply."""
 
@@ -171,4 +176,4 @@ class Ended:
     wants_summary: bool = False
 
 
-ModelEvent = TextDelta | EffectCalled | UsageReported | Ended
+ModelEvent = FirstToken | TextDelta | EffectCalled | UsageReported | Ended
