@@ -22,6 +22,7 @@ _RULE_WORDS = 6
 _OWN_WORDS = 12
 _SHORTEST_OWN = 5
 _MIN_SECRET = 8
+_MIN_BEGINNING = 6
 _PIECES = re.compile(r"[.;:!?\n]+")
 _WORD = re.compile(r"[^\W_]+")
 _NO_LETTER = re.compile(r"[\W_]+")
@@ -82,7 +83,7 @@ class LeakWatch:
         return any(
             tail.endswith(form[:size])
             for form in self._leaks.secrets | self._leaks.prompt_marks
-            for size in range(_MIN_SECRET, len(form))
+            for size in range(_MIN_BEGINNING, len(form))
         )
 
 

@@ -18,6 +18,7 @@ _PLACEHOLDERS = re.compile(
     r"|(?i:\bnome d[oa] (?:cliente|lead)\b)"
 )
 _LONG_WORD = re.compile(r"[^\s/.,-]{32,}")
+_LONGEST_LAUGH = 100
 _LAUGH = re.compile(r"(.{1,4})\1{5,}", re.IGNORECASE)
 _ONLY_SIGNS = re.compile(r"[\s\[\](),;:\"'`*_|>\-=.]*")
 
@@ -28,7 +29,7 @@ def taboo(text: str) -> str:
         return TOOL_SYNTAX
     if _PLACEHOLDERS.search(text):
         return PLACEHOLDER
-    if any(not _LAUGH.search(each) for each in _LONG_WORD.findall(text)):
+    if any(len(each) > _LONGEST_LAUGH or not _LAUGH.search(each) for each in _LONG_WORD.findall(text)):
         return ENCODED
     return ""
 
