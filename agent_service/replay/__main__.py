@@ -17,9 +17,10 @@ from pathlib import Path
 
 from agent_service.agent import Agent
 from agent_service.app import make_agent
-from agent_service.persona import Persona, load_persona
+from agent_service.persona import Persona
+from agent_service.persona_source import PersonaSource
 from agent_service.replay.comparing import Comparison, compare
-from agent_service.replay.dialogues import Dialogue, Outcome, load_dialogues, play
+from agent_service.replay.dialogues import Outcome, load_dialogues, play
 from agent_service.replay.playing import answer
 from agent_service.replay.recording import RecordedTurn, RecordingUnreadable, read_export
 from agent_service.settings import AgentSettings
@@ -70,12 +71,14 @@ def _settings(chosen: Mapping[str, str]) -> AgentSettings:
 
 
 @contextlib.asynccontextmanager
-async def _agent(settings: AgentSettings) -> AsyncIterator[Agent]:
-    """A warm agent, in this process."""
-    agent = make_agent(settings, clock=SystemClock())
+async def _agent(settings: AgentSettings) -> AsyncIterator[tuple[Agent, Persona]]:
+    """A warm agent in this process, and who it speaks for."""
+    clock = SystemClock()
+    agent = make_agent(settings, source=PersonaSource(settings.persona, clock=clock), clock=clock)
     try:
         await agent.warm_up()
-        yield agent
+        if (persona := agent.report().persona) is not None:
+            yield agent, persona
     finally:
         await agent.close()
 
@@ -85,8 +88,7 @@ async def _agent(settings: AgentSettings) -> AsyncIterator[Agent]:
 
 async def _export(settings: AgentSettings, asked: argparse.Namespace) -> list[Comparison]:
     turns: tuple[RecordedTurn, ...] = _read(asked.export)
-    persona = load_persona(settings.persona)
-    async with _agent(settings) as agent:
+    async with _agent(settings) as (agent, persona):
         return [compare(recorded, await answer(agent, persona, recorded.turn)) for recorded in turns]
 
 
@@ -114,14 +116,9 @@ async def _dialogues(settings: AgentSettings, asked: argparse.Namespace) -> list
     dialogues = [each for each in load_dialogues(asked.dialogues) if not asked.only or each.name in asked.only]
     outcomes: list[Outcome] = []
     for name in dict.fromkeys(each.persona for each in dialogues):
-        persona = load_persona(name)
-        async with _agent(settings.model_copy(update={"persona": name})) as agent:
-            outcomes += await _play_all([each for each in dialogues if each.persona == name], agent, persona)
+        async with _agent(settings.model_copy(update={"persona": name})) as (agent, persona):
+            outcomes += [await play(each, agent, persona) for each in dialogues if each.persona == name]
     return outcomes
-
-
-async def _play_all(dialogues: Sequence[Dialogue], agent: Agent, persona: Persona) -> list[Outcome]:
-    return [await play(dialogue, agent, persona) for dialogue in dialogues]
 
 
 def _dialogues_report(outcomes: list[Outcome], asked: argparse.Namespace) -> tuple[str, int]:

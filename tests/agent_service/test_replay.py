@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,8 @@ from agent_service.conversation import (
     Turn,
 )
 from agent_service.models.playbook import Playbook
-from agent_service.persona import load_persona
+from agent_service.persona import LoadedPersona
+from agent_service.persona_source import PersonaSource
 from agent_service.replay.__main__ import main
 from agent_service.replay.comparing import compare
 from agent_service.replay.dialogues import Dialogue, load_dialogues, play
@@ -39,19 +41,26 @@ DIALOGUES = Path(__file__).parent / "dialogues"
 
 
 @pytest.fixture(autouse=True)
-def _own_logging() -> Iterator[None]:
-    """The command configures the process; other tests must not notice."""
-    handlers = logging.getLogger().handlers
+def _own_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The command reads the environment and configures logging; it must meet no key here, and leave nothing behind."""
+    monkeypatch.setenv("SDR_AGENT_MODEL", "playbook")
+    root = logging.getLogger()
+    handlers, level = root.handlers, root.level
     yield
+    root.handlers, root.level = handlers, level
     structlog.reset_defaults()
-    logging.getLogger().handlers = handlers
 
 
-async def warm(persona: str = "demo-solar") -> Agent:
+@lru_cache
+def loaded(persona: str) -> LoadedPersona:
+    return PersonaSource(persona, clock=SystemClock()).load()
+
+
+async def warm(persona: str) -> Agent:
     clock = SystemClock()
     agent = Agent(
-        load_persona=lambda: load_persona(persona),
-        make_model=lambda loaded: Playbook(persona=loaded, clock=clock),
+        load_persona=lambda: loaded(persona),
+        make_model=lambda known: Playbook(persona=known, clock=clock),
         clock=clock,
         max_replies=4,
     )
@@ -80,7 +89,7 @@ class Scripted:
 @pytest.mark.parametrize("dialogue", load_dialogues(DIALOGUES), ids=lambda dialogue: dialogue.name)
 async def test_the_playbook_holds_the_dialogue(dialogue: Dialogue) -> None:
     agent = await warm(dialogue.persona)
-    outcome = await play(dialogue, agent, load_persona(dialogue.persona))
+    outcome = await play(dialogue, agent, loaded(dialogue.persona).persona)
     await agent.close()
     assert not outcome.problems, "\n".join(("", *outcome.lines, *outcome.problems))
 
