@@ -33,9 +33,16 @@ from agent_service.replay.comparing import compare
 from agent_service.replay.dialogues import Dialogue, load_dialogues, play
 from agent_service.replay.playing import answer
 from agent_service.replay.recording import RecordedTurn, RecordingUnreadable, read_export
-from service_kit.clock import SystemClock
-from service_kit.settings import ConfigurationError
+from agentic_sdr.common.v1 import message_pb2, turn_pb2
+from agentic_sdr.context.v1 import context_service_pb2 as context_pb
+from agentic_sdr.context.v1.context_service_pb2_grpc import ContextServiceStub
+from context_service.app import ContextApp
+from context_service.settings import ContextSettings
+from service_kit.clock import ManualClock, SystemClock
+from service_kit.settings import ConfigurationError, load
+from service_kit.testing import in_process
 from tests.agent_service.talking import demo
+from tests.context_service import builders
 
 DIALOGUES = Path(__file__).parent / "dialogues"
 
@@ -384,3 +391,39 @@ def test_what_cannot_be_read_ends_with_code_3_and_a_sentence(
     assert ended.value.code == 3
     captured = capsys.readouterr()
     assert captured.out == "" and "replay could not start" in captured.err
+
+
+async def test_what_the_store_exports_is_read(tmp_path: Path) -> None:
+    """The rows above are written by hand; these come from the store itself, so that the two cannot drift apart."""
+    settings = load(ContextSettings, environ={"SDR_DATA_DIR": str(tmp_path)}, env_file=None)
+    photo = builders.message("m3", type=message_pb2.MESSAGE_TYPE_IMAGE)
+    records = [
+        builders.turn(
+            "t1",
+            messages=[builders.message("m1", "oi"), builders.message("m2", "sou a Ana")],
+            parts=[builders.part(0, "Prazer, Ana!")],
+            effects=[builders.update(name="Ana", bill_value_cents=450_050, interested=False, stage="BILL")],
+        ),
+        builders.turn(
+            "t2",
+            messages=[photo],
+            parts=[builders.part(0, "Vou chamar alguém.")],
+            effects=[
+                builders.update(preferences={"city": "Olinda"}),
+                turn_pb2.Effect(handoff=turn_pb2.Handoff(reason="asked")),
+            ],
+        ),
+    ]
+    async with in_process(ContextApp(settings, clock=ManualClock())) as channel:
+        stub = ContextServiceStub(channel)
+        for record in records:
+            await stub.RecordTurn(context_pb.RecordTurnRequest(record=record))
+        request = context_pb.ExportContactRequest(contact=builders.PHONE)
+        document = b"".join([answer.chunk async for answer in stub.ExportContact(request)])
+    first, second = read_export(document)
+    assert [message.text for message in first.turn.messages] == ["oi", "sou a Ana"] and first.turn.first_contact
+    assert first.said == ("Prazer, Ana!",) and first.turn.lead.bill_cents is None
+    assert first.lead_after == Lead(name="Ana", bill_cents=450_050, interested=False, stage="BILL")
+    assert second.turn.messages[0].kind is Kind.IMAGE and len(second.turn.history) == 3
+    assert second.handed_over and second.lead_after.stage == "HUMAN_HANDOFF"
+    assert second.lead_after.preferences == {"city": "Olinda"}
