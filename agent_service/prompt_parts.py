@@ -15,7 +15,7 @@ _DAY_MS = 86_400_000
 # How the tools call a field of the script.
 _TOOL_FIELDS = {"amount": "bill_value", "flow": "chosen_flow"}
 # Of a fact that the lead gave in their own words; the whole of it stays with the context service.
-_FACT_CHARACTERS = 160
+FACT_CHARACTERS = 160
 _NAME_CHARACTERS = 60
 # An answer that holds fewer new words than these says what the facts and offers say.
 _NEW_WORDS = 5
@@ -76,7 +76,7 @@ def _fixed_part(key: _Same) -> str:
     return "\n\n".join(_filled(block, persona) for block in blocks)
 
 
-def state_part(persona: Persona, turn: Turn) -> str:
+def state_part(persona: Persona, turn: Turn, *, longest_fact: int = FACT_CHARACTERS) -> str:
     """What changes every turn: the time, how the conversation stands, and every fact of the lead."""
     now = datetime.fromtimestamp(turn.now_ms / 1000, persona.zone)
     lines = [f"Agora: {_WEEKDAYS[now.weekday()]}, {now:%d/%m/%Y %H:%M}."]
@@ -86,7 +86,7 @@ def state_part(persona: Persona, turn: Turn) -> str:
         lines.append("Primeiro contato: cumprimente e apresente-se.")
     elif days := _days_since(turn):
         lines.append(f"A última mensagem foi há {days} {'dia' if days == 1 else 'dias'}.")
-    known = known_facts(turn.lead)
+    known = known_facts(turn.lead, longest=longest_fact)
     lines.append(f"Já se sabe, e vale mais que o resumo: {'; '.join(known)}." if known else "Ainda não se sabe nada.")
     return "\n".join(("<estado>", *lines, "</estado>"))
 
@@ -96,7 +96,7 @@ def said_note() -> str:
     return "<a pessoa já recebeu o que está acima; continue dali, sem repetir nada>"
 
 
-def known_facts(lead: Lead, *, lasting: bool = False) -> list[str]:
+def known_facts(lead: Lead, *, lasting: bool = False, longest: int = FACT_CHARACTERS) -> list[str]:
     """Every fact of the lead, sorted, each at most as long as a fact should be; or the lasting ones alone, without
     where the conversation stands."""
     known = {"nome": one_line(lead.name)} if lead.name else {}
@@ -109,7 +109,7 @@ def known_facts(lead: Lead, *, lasting: bool = False) -> list[str]:
     if lead.stage and not lasting:
         known["etapa"] = one_line(lead.stage)
     known |= {one_line(key): one_line(lead.preferences[key]) for key in sorted(lead.preferences)}
-    return [f"{cut(key, _NAME_CHARACTERS)} {cut(value, _FACT_CHARACTERS)}" for key, value in known.items()]
+    return [f"{cut(key, _NAME_CHARACTERS)} {cut(value, longest)}" for key, value in known.items()]
 
 
 def _days_since(turn: Turn) -> int:

@@ -258,7 +258,8 @@ async def test_a_summary_that_hangs_keeps_no_turn_waiting(tmp_path: Path, monkey
             await r.write(f"e aí {number}")
             await r.until(lambda: len(r.finished) == number + 2)  # noqa: B023
         assert len(r.provider.sent) == 4 and context.puts == []
-        # Closing the runner, at the end, gives the summary up; a task that stayed would fail the test.
+        await r.runner.close()
+        await r.until(lambda: agent.given_up == 1)
 
 
 async def test_the_end_of_a_generation_tells_how_it_was_made_and_what_it_cost(tmp_path: Path) -> None:
