@@ -1,6 +1,7 @@
 """Recorded conversations, read from what `ContextService.ExportContact` hands over."""
 
 import json
+from base64 import b64decode
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,11 +35,13 @@ class RecordedTurn:
 def read_export(document: str | bytes) -> tuple[RecordedTurn, ...]:
     """Every answered turn of the export, in the order in which it was recorded. Errors: RecordingUnreadable.
 
+    The document itself, or the answers that hold its chunks as grpcurl prints them.
+
     The lead before each turn comes from the rows of `lead_changes`, which name the turn that made them; who was changed
     by hand in between is known as such. Turns that were only recorded (a colleague answered) are history.
     """
     try:
-        data = json.loads(document)
+        data = json.loads(_joined(document))
         turns: list[_Row] = sorted(data["turns"], key=_by_row)
         lines = _lines_by_turn(data["messages"])
         changes = _changes_by_turn(data["lead_changes"])
@@ -47,6 +50,19 @@ def read_export(document: str | bytes) -> tuple[RecordedTurn, ...]:
         raise RecordingUnreadable(
             f"This is no export of ContextService.ExportContact: {type(error).__name__}"
         ) from None
+
+
+def _joined(document: str | bytes) -> str | bytes:
+    """The document of the chunks, if these are chunks."""
+    text = document.decode() if isinstance(document, bytes) else document
+    chunks, decoder = [], json.JSONDecoder()
+    while text := text.lstrip():
+        answer, end = decoder.raw_decode(text)
+        if answer.keys() != {"chunk"}:
+            return document
+        chunks.append(b64decode(answer["chunk"]))
+        text = text[end:]
+    return b"".join(chunks)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 import json
 import logging
+from base64 import b64encode
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from functools import lru_cache
@@ -215,7 +216,16 @@ def change(number: int, by: str, field: str, value: str | None) -> dict[str, Any
 
 
 PLACE = '{"location": {"latitude": -8.0, "longitude": -34.9}}'
-NO_EXPORTS = ["", "[]", "{}", '{"turns": [{}], "messages": [], "lead_changes": []}', '{"turns": 1}']
+NO_EXPORTS = [
+    "",
+    "[1]",
+    '{"chunk": "x"}',
+    "\xff",
+    "[]",
+    "{}",
+    '{"turns": [{}], "messages": [], "lead_changes": []}',
+    '{"turns": 1}',
+]
 EXPORT: dict[str, Any] = {
     "tenant": "default",
     "leads": [row(1)],
@@ -274,6 +284,14 @@ def test_an_export_becomes_the_turns_that_the_agent_was_given() -> None:
     assert fifth.turn.messages[0].kind is Kind.UNSUPPORTED and fifth.turn.history[-1].fallback
     assert fifth.turn.lead.preferences == {"city": "Olinda"} and fifth.lead_after.preferences == {}
     assert fifth.handed_over and not fourth.handed_over and fifth.lead_after.stage == "HUMAN_HANDOFF"
+
+
+def test_an_export_is_read_as_grpcurl_prints_it() -> None:
+    """Chunks are cut at bytes, here in the middle of an "é" too, and each is base64 by itself."""
+    document = json.dumps({**EXPORT, "tenant": "é" * 40}, ensure_ascii=False).encode()
+    chunks = [document[at : at + 11] for at in range(0, len(document), 11)]
+    printed = "\n".join(json.dumps({"chunk": b64encode(chunk).decode()}, indent=2) for chunk in chunks)
+    assert read_export(printed.encode()) == read_export(json.dumps(EXPORT))
 
 
 def test_conversations_don_t_read_each_other() -> None:
