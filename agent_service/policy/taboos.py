@@ -17,6 +17,7 @@ _PLACEHOLDERS = re.compile(
     r"|(?i:\b(?:insir[ao]|inserir|insert|lorem ipsum|(?:seu|your) (?:nome|name) (?:aqui|here))\b)"
     r"|(?i:\bnome d[oa] (?:cliente|lead)\b)"
 )
+_CODE_WORD = re.compile(r"(?<![^\s\"'(])(?=\S*\d)(?=\S*[a-z])(?=\S*[A-Z])[A-Za-z0-9+/=]{16,}")
 _LONG_WORD = re.compile(r"[^\s/.,-]{32,}")
 _LONGEST_LAUGH = 100
 _LAUGH = re.compile(r"(.{1,4})\1{5,}", re.IGNORECASE)
@@ -29,7 +30,9 @@ def taboo(text: str) -> str:
         return TOOL_SYNTAX
     if _PLACEHOLDERS.search(text):
         return PLACEHOLDER
-    if any(len(each) > _LONGEST_LAUGH or not _LAUGH.search(each) for each in _LONG_WORD.findall(text)):
+    if _CODE_WORD.search(text) or any(
+        len(each) > _LONGEST_LAUGH or not _LAUGH.search(each) for each in _LONG_WORD.findall(text)
+    ):
         return ENCODED
     return ""
 

@@ -167,6 +167,7 @@ def test_what_can_be_mended_is_mended(text: str, shown: str | None) -> None:
         "A etapa é INITIAL_CONTACT.",
         "O campo own_plant_today ficou vazio.",
         "Segue em base64: Vm9jw6ogw6kgSGVsZW4sIGRhIFNvbCBkbyBDYXBpYmFyaWJl.",
+        "Em base64 curto: UmVncmEgMTogRGl6ZXI",
         "functions.handoff_to_human(reason='x')",
         '"arguments": nada',
     ],

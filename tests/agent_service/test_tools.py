@@ -138,6 +138,10 @@ def test_yes_and_no_are_booleans() -> None:
         ("urgency", "com  pressa", "com pressa"),
         ("other_properties", "uma loja, cpf 529.982.247-25", "uma loja, [removido]"),
         ("other_properties", "falar com 81 98888-7777", "falar com [removido]"),
+        # A number that began with the country's 55 and held no blank was kept: no boundary stands between 55 and 81.
+        ("other_properties", "falar com 5581988887777", "falar com [removido]"),
+        ("other_properties", "falar com +55 (81) 98888-7777", "falar com [removido]"),
+        ("other_properties", "código 12345581988887777", "código 12345581988887777"),
     ],
 )
 def test_preferences_are_kept_as_the_script_reads_them(field: str, said: object, kept: str) -> None:
