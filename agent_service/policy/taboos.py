@@ -6,14 +6,14 @@ PLACEHOLDER, TOOL_SYNTAX, ENCODED = "placeholder", "tool syntax", "encoded text"
 
 _TOOLS = re.compile(
     r"update_lead|handoff_to_human|\b(?:function|tool)[_ ]?(?:calls?|code|use|response|result|outputs?)\b"
-    r"|[\"'](?:name|arguments|parameters|tool|function)[\"']\s*:|[{}]|</?[a-z][\w-]*(?:=[^<>]*)?>$"
+    r"|[\"'](?:name|arguments|parameters|tool|function)[\"']\s*:|[{}]"
     r"|<\s*/?\s*(?:tool|function|invoke|think)",
     re.IGNORECASE,
 )
 _INNER_NAME = re.compile(r"(?<![\w@.-])[^\W\d_][^\W_]*(?:_[^\W_]+)+(?![\w@-])")
 _PLACEHOLDERS = re.compile(
     r"\[\s*[^\W\d_][^\[\]\n]{0,60}\]|<\s*[^\W\d_][^<>\n]{0,60}>|%[sd]\b|\bX{3,}\b|R\$\s?[Xx_#]+\b|\b[Xx]{2,}\s?%"
-    r"|_{3,}|\b(?:undefined|NaN|None|null|TODO|TBD|N/A)\b"
+    r"|_{3,}|\b(?:undefined|NaN|None|null|TBD|N/A)\b"
     r"|(?i:\b(?:insir[ao]|inserir|insert|lorem ipsum|(?:seu|your) (?:nome|name) (?:aqui|here))\b)"
     r"|(?i:\bnome d[oa] (?:cliente|lead)\b)"
 )

@@ -4,7 +4,7 @@ import json
 from datetime import date
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent_service.conversation import HandOver, LeadPatch
@@ -241,6 +241,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.sampled_from([HAND_OVER, UPDATE_LEAD, "x"]), JSON.map(json.dumps) | st.text(max_size=40))
 def test_whatever_a_model_writes_is_an_effect_or_a_sentence(name: str, arguments: str) -> None:
     """Nothing else is raised, and every effect fits on the wire (a lone surrogate did not)."""
