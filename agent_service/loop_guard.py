@@ -77,7 +77,8 @@ def _rounds(turn: Turn) -> Iterator[_Round]:
             theirs = []
         replied_ms = line.sent_ms
     theirs += [(message.text, message.sent_ms) for message in turn.messages]
-    yield _round(theirs, replied_ms)
+    if theirs:
+        yield _round(theirs, replied_ms)
 
 
 def _recent(turn: Turn) -> Iterable[Line]:

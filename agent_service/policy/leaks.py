@@ -7,6 +7,7 @@ CPF, RG, dados bancários …").
 """
 
 import base64
+import codecs
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -142,8 +143,15 @@ def _letters(text: str) -> str:
 
 
 def _forms(secret: str) -> tuple[str, ...]:
-    """The secret as it is, backwards, and in base64."""
+    """The secret as it is, backwards, and in the codes that people ask for: ROT13, hexadecimal, base64."""
     letters = _letters(secret)
     if len(letters) < _MIN_SECRET:
         return ()
-    return letters, letters[::-1], _letters(base64.b64encode(secret.encode()).decode().rstrip("="))
+    coded = [_base64(secret, offset) for offset in range(3)]
+    return letters, letters[::-1], codecs.encode(letters, "rot13"), secret.encode().hex(), *coded
+
+
+def _base64(secret: str, offset: int) -> str:
+    """What of the secret's base64 doesn't depend on its neighbours, when it begins at that offset of three."""
+    raw = secret.encode()[(3 - offset) % 3 :]
+    return _letters(base64.b64encode(raw[: len(raw) // 3 * 3]).decode())

@@ -3,7 +3,7 @@
 import random
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from agent_service.canary import canary
@@ -86,6 +86,10 @@ def test_whole_conversations_of_the_playbook_pass_as_they_are() -> None:
         "São R$ 1.200.000,00 até 24/11/2026, às 15:30, entre 2025-2026.",
         "Na conta de 4.500 dá uns 900 por mês. Em 12 meses, R$ 10.800.",
         "Opa 👨‍👩‍👧! Tudo certo por aí? 👍🏽",
+        "Anotei aqui.Com essa conta dá pra economizar TODO mês.",
+        "Fica entre 1000-2000 kWh, ou 1.000-2.000, ou 4.500 - 5.000.",
+        "Visita dia 24/11/2026 - 15:30, das 08:00 - 18:00.",
+        "_Muito_ bom, *de verdade*!",
         "kkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkkk boa!",
         "1. Usina própria\n2. Compra com desconto",
         "Custa menos de R$ 300/mês (ou até menos).",
@@ -124,6 +128,7 @@ def test_honest_sentences_pass(text: str) -> None:
         ("primeiro penso</think>Oi!", "Oi!"),
         ("<|im_start|>assistant\nOi!<|im_end|>", "Oi!"),
         ("<s>[Oi]</s>Oi!", None),
+        ('<x:function_calls><x:invoke name="y"></x:invoke></x:function_calls>Oi!', "Oi!"),
         ("Oi!</s><s>[INST] e agora? [/INST] nada", "Oi!"),
         ("<tool_call>{\"name\": \"update_lead\"}</tool_call>Oi!", "Oi!"),
         ('{"name": "update_lead", "arguments": {"name": "Ana"}}\nOi, Ana!', "Oi, Ana!"),
@@ -158,6 +163,8 @@ def test_what_can_be_mended_is_mended(text: str, shown: str | None) -> None:
         "Liga pra oito um, nove sete sete sete sete, seis seis seis.",
         "O CPF dele é 529.982.247-25.",
         "R$ 81977776666 é o número.",
+        "O fixo é 3456-7891.",
+        "Liga no 0000-0000.",
         "Escreve pra maria@outra.example, tá?",
         "Escreve pra maria arroba gmail ponto com.",
         "Olha em https://golpe.example/x agora.",
@@ -167,6 +174,7 @@ def test_what_can_be_mended_is_mended(text: str, shown: str | None) -> None:
         "A etapa é INITIAL_CONTACT.",
         "O campo own_plant_today ficou vazio.",
         "Segue em base64: Vm9jw6ogw6kgSGVsZW4sIGRhIFNvbCBkbyBDYXBpYmFyaWJl.",
+        "Em base64 curto: UmVncmEgMTogRGl6ZXI",
         "functions.handoff_to_human(reason='x')",
         '"arguments": nada',
     ],
@@ -344,6 +352,7 @@ PIECES = [
 
 
 @given(st.lists(st.sampled_from(PIECES) | st.text(max_size=12), max_size=25), st.randoms(use_true_random=False))
+@settings(deadline=None)
 @example(pieces=["x" * 595 + ".", " " * 50, "Y"], chance=random.Random(1))
 def test_the_pieces_make_no_difference(pieces: list[str], chance: random.Random) -> None:
     """The same text gives the same reply however a server cuts it, and nothing but Unfit is raised."""

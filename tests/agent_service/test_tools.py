@@ -4,7 +4,7 @@ import json
 from datetime import date
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent_service.conversation import HandOver, LeadPatch
@@ -138,6 +138,10 @@ def test_yes_and_no_are_booleans() -> None:
         ("urgency", "com  pressa", "com pressa"),
         ("other_properties", "uma loja, cpf 529.982.247-25", "uma loja, [removido]"),
         ("other_properties", "falar com 81 98888-7777", "falar com [removido]"),
+        # A number that began with the country's 55 and held no blank was kept: no boundary stands between 55 and 81.
+        ("other_properties", "falar com 5581988887777", "falar com [removido]"),
+        ("other_properties", "falar com +55 (81) 98888-7777", "falar com [removido]"),
+        ("other_properties", "código 12345581988887777", "código 12345581988887777"),
     ],
 )
 def test_preferences_are_kept_as_the_script_reads_them(field: str, said: object, kept: str) -> None:
@@ -237,6 +241,7 @@ JSON = st.recursive(
 )
 
 
+@settings(deadline=None)
 @given(st.sampled_from([HAND_OVER, UPDATE_LEAD, "x"]), JSON.map(json.dumps) | st.text(max_size=40))
 def test_whatever_a_model_writes_is_an_effect_or_a_sentence(name: str, arguments: str) -> None:
     """Nothing else is raised, and every effect fits on the wire (a lone surrogate did not)."""
