@@ -19,7 +19,7 @@ from agent_service.chat import (
     Trouble,
 )
 from agent_service.models.api_errors import refused_parameter, to_configuration_error, to_trouble
-from agent_service.models.connections import Connections, is_private, was_kept_alive
+from agent_service.models.connections import Connections, was_kept_alive
 from agent_service.models.deadline import Deadline
 from agent_service.models.openai_request import Parameters, body
 from agent_service.models.openai_stream import Reading
@@ -277,11 +277,6 @@ class OpenAIEngine:
             cached=self._tokens.cached + usage.cached,
             completion=self._tokens.completion + usage.completion,
         )
-
-
-def costs_money(base_url: str) -> bool:
-    """Whether calls to that server are paid for, as far as its address tells: a neighbour's are not."""
-    return not is_private(base_url)
 
 
 async def _anext(chunks: Any) -> ChatCompletionChunk | None:

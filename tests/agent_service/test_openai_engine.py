@@ -19,7 +19,8 @@ from agent_service.chat import (
     ToolCall,
     Trouble,
 )
-from agent_service.models.openai_chat import OpenAIEngine, costs_money
+from agent_service.models.openai_chat import OpenAIEngine
+from agent_service.models.places import costs_money
 from service_kit.clock import ManualClock
 from service_kit.settings import ConfigurationError
 from tests.stand_ins.openai_server import MODEL, Answer, Called, OpenAIServer, Told, calls, refuses, says

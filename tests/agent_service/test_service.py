@@ -198,10 +198,10 @@ async def test_effects_that_are_kept_already_are_not_called_again() -> None:
 async def test_a_slow_playbook_streams_and_says_the_same() -> None:
     async with serving() as stub:
         fast = await respond(stub, begin("oi"), context())
-    async with serving(SDR_AGENT_PLAYBOOK_DELAY_MS="200") as stub:
+    async with serving(SDR_AGENT_PLAYBOOK_DELAY_MS="600") as stub:
         slow = await respond(stub, begin("oi"), context())
     assert slow.text == fast.text and len(slow.frames) > len(fast.frames)
-    assert slow.done is not None and slow.done.first_token.ToMilliseconds() >= 200
+    assert slow.done is not None and slow.done.first_token.ToMilliseconds() >= 600
 
 
 async def test_a_cancelled_call_stops_the_model_at_once() -> None:
