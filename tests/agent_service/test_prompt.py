@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from agent_service.conversation import Author, Kind, Lead, Line, Message, Turn
 from agent_service.history import MESSAGE_TOKENS
 from agent_service.persona import load_persona
+from agent_service.policy.leaks import Leaks, LeakWatch
 from agent_service.prompt import (
     Prompt,
     PromptBudget,
@@ -403,3 +404,21 @@ async def test_the_sizes_that_a_prompt_needs_can_be_learnt_before(turn: Turn) ->
 def test_the_fixed_part_is_small() -> None:
     """The monolith's prompt had 59 000 characters."""
     assert len(fixed_part(demo())) < 7_000
+
+
+@pytest.mark.parametrize("persona", ["demo-solar", "demo-clinica"])
+def test_what_the_prompt_teaches_may_be_said_and_how_it_teaches_may_not(persona: str) -> None:
+    """The output policy takes six words in a row of our own sentences for a leak: facts, answers and questions of the
+    prompt must pass it, the instructions around them must not. "Com valor a partir de R$", once a heading of the script,
+    would have cut honest replies."""
+    business = load_persona(persona)
+    leaks = Leaks(persona=business)
+    sayable = [*business.facts, business.hours, *(min(entry.answers, key=len) for entry in business.entries)]
+    sayable += [min(step.ask, key=len) for step in business.script]
+    sayable += [
+        "Vale pra conta a partir de R$ 4.000 por mês, em Pernambuco.",
+        "São contas com valor a partir de R$ 4.000.",
+    ]
+    assert [text for text in sayable if LeakWatch(leaks).leak(text)] == []
+    instructions = fixed_part(business).split("\n\n")[-4:]
+    assert all(LeakWatch(leaks).leak(text) for text in instructions)
