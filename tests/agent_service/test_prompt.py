@@ -409,8 +409,8 @@ def test_the_fixed_part_is_small() -> None:
 @pytest.mark.parametrize("persona", ["demo-solar", "demo-clinica"])
 def test_what_the_prompt_teaches_may_be_said_and_how_it_teaches_may_not(persona: str) -> None:
     """The output policy takes six words in a row of our own sentences for a leak: facts, answers and questions of the
-    prompt must pass it, the instructions around them must not. "Com valor a partir de R$", once a heading of the script,
-    would have cut honest replies."""
+    prompt must pass it, the instructions around them must not. "Com valor a partir de R$", once a heading of the
+    script, would have cut honest replies."""
     business = load_persona(persona)
     leaks = Leaks(persona=business)
     sayable = [*business.facts, business.hours, *(min(entry.answers, key=len) for entry in business.entries)]
