@@ -43,6 +43,14 @@ logs: ## follow the logs (SERVICE=ingress: only that one)
 chat: $(VENV)/.installed ## talk to the running system in the terminal, without a provider
 	@$(PY) -m ingress.chat $(ARGS)
 
+.PHONY: persona
+persona: $(VENV)/.installed ## start a persona of your own (NAME=my-business, FROM=demo-clinica: copy that example)
+	@$(PY) -m deploy.persona new --name '$(NAME)' $(if $(FROM),--from '$(FROM)')
+
+.PHONY: persona-check
+persona-check: $(VENV)/.installed ## look over personas before they speak (NAME=my-business; without it all of them)
+	@$(PY) -m deploy.persona check $(NAME)
+
 .PHONY: backup
 backup: ## copy the data while everything runs (KEEP=N: delete all but the N latest copies)
 	@$(call running,backup) $(if $(KEEP),--keep '$(KEEP)')
@@ -81,6 +89,7 @@ check: $(VENV)/.installed-dev check-protos ## the static checks
 	$(BIN)/ruff format --check .
 	$(PY) -m mypy
 	$(PY) -m deploy.env_example --check
+	$(PY) -m deploy.persona check --packaged
 
 .PHONY: check-protos
 check-protos: $(VENV)/.installed-dev
