@@ -184,6 +184,7 @@ def test_words_that_deny_are_no_request() -> None:
         "(?: \\w+)*(?: \\w+)*(?: \\w+)*z",
         ".*.*.*=",
         "(?:quero |eu |quero eu )+x",
+        "(?:y|(?:quero |eu |quero eu )+)x",
     ],
 )
 def test_patterns_that_explode_are_noticed(pattern: str) -> None:
