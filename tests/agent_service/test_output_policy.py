@@ -1,5 +1,6 @@
 """What of a model's text a lead may read: what passes, what is mended, what is left out, what ends a reply."""
 
+import codecs
 import random
 
 import pytest
@@ -133,6 +134,8 @@ def test_honest_sentences_pass(text: str) -> None:
         ("<tool_call>{\"name\": \"update_lead\"}</tool_call>Oi!", "Oi!"),
         ('{"name": "update_lead", "arguments": {"name": "Ana"}}\nOi, Ana!', "Oi, Ana!"),
         ('Oi!\n```json\n{\n  "name": "x",\n  "arguments": {}\n}\n```\nTudo bem?', "Oi!\nTudo bem?"),
+        ('Oi!\nVou registrar: {"name": "x"}\nTudo bem?', "Oi!\nTudo bem?"),
+        ("Oi, <think>a\n\nb</think> Ana!", "Oi,\nAna!"),
         ("Oi, {nome}! Qual é a sua conta?", "Qual é a sua conta?"),
     ],
 )  # fmt: skip
@@ -227,6 +230,7 @@ def test_what_cannot_be_used_is_unfit(text: str, reason: str) -> None:
 
 def test_a_prompt_that_is_read_out_ends_the_reply_at_its_first_instruction() -> None:
     assert unfit(fixed_part(demo())) == "prompt text"
+    assert unfit(codecs.encode(fixed_part(demo()), "rot13")) == "prompt text"
     out, cut = through(f"Claro, Ana!\n\n{fixed_part(demo())}")
     assert (out, cut) == ("Claro, Ana!\n\n", "prompt text")
 
