@@ -52,6 +52,15 @@ class Leaks:
         self.secrets = frozenset(form for secret in secrets for form in _forms(secret))
         self.longest = max((len(form) for form in self.secrets | self.prompt_marks), default=0)
 
+    def quoted(self, text: str, before: Words = ()) -> bool:
+        """Whether an instruction of the prompt stands in the text; `before` are the words before it."""
+        words = before + _words(text)
+        return (
+            any(gram in self.rules for gram in _grams(words, _RULE_WORDS))
+            or any(gram in self.runs for gram in _grams(words, _OWN_WORDS))
+            or any(_unnumbered(_words(piece)) in self.lines for piece in _PIECES.split(text))
+        )
+
 
 class LeakWatch:
     """One reply: what was said is remembered, so that a leak in pieces is one all the same."""
@@ -68,13 +77,12 @@ class LeakWatch:
         self._letters = letters[-leaks.longest :] if leaks.longest else ""
         if _KEYS.search(plain) or any(form in letters for form in leaks.secrets):
             return SECRET
-        line = self._words + _words(plain)
-        self._words = line[-_OWN_WORDS:]
+        before, self._words = self._words, (self._words + _words(plain))[-_OWN_WORDS:]
+        disguised = (plain[::-1], codecs.encode(plain, "rot13"))
         prompt = (
             any(form in letters for form in leaks.prompt_marks)
-            or any(gram in leaks.rules for gram in _grams(line, _RULE_WORDS))
-            or any(gram in leaks.runs for gram in _grams(line, _OWN_WORDS))
-            or any(_unnumbered(_words(piece)) in leaks.lines for piece in _PIECES.split(plain))
+            or leaks.quoted(plain, before)
+            or any(leaks.quoted(text) for text in disguised)
         )
         return PROMPT if prompt else ""
 

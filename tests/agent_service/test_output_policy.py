@@ -1,5 +1,6 @@
 """What of a model's text a lead may read: what passes, what is mended, what is left out, what ends a reply."""
 
+import codecs
 import random
 
 import pytest
@@ -121,7 +122,7 @@ def test_honest_sentences_pass(text: str) -> None:
         ("**Assistente:** Oi!", "Oi!"),
         ("assistant: Oi!\n\nHelen (Sol do Capibaribe): Tudo bem?", "Oi!\n\nTudo bem?"),
         ("[10:32] Helen: Oi!", "Oi!"),
-        ("O\u200bi,\u202e tu\u00addo\u00a0bem?\r\n\r\nE\u2028aí?", "Oi, tudo bem?\n\nE\naí?"),
+        ("O\u200bi,\u200d\u202e tu\u00addo\u00a0bem?\r\n\r\nE\u2028aí?", "Oi, tudo bem?\n\nE\naí?"),
         ("\n\n  Oi!  \n\n\n\n Tudo?\n\n", "Oi!\n\nTudo?\n\n"),
         ("<think>Ele quer o preço.\n\n{x}</think>\n\nOi!", "Oi!"),
         ("<reasoning>a</reasoning>Oi! <think>b</think>Tudo?", "Oi! Tudo?"),
@@ -133,6 +134,8 @@ def test_honest_sentences_pass(text: str) -> None:
         ("<tool_call>{\"name\": \"update_lead\"}</tool_call>Oi!", "Oi!"),
         ('{"name": "update_lead", "arguments": {"name": "Ana"}}\nOi, Ana!', "Oi, Ana!"),
         ('Oi!\n```json\n{\n  "name": "x",\n  "arguments": {}\n}\n```\nTudo bem?', "Oi!\nTudo bem?"),
+        ('Oi!\nVou registrar: {"name": "x"}\nTudo bem?', "Oi!\nTudo bem?"),
+        ("Oi, <think>a\n\nb</think> Ana!", "Oi,\nAna!"),
         ("Oi, {nome}! Qual é a sua conta?", "Qual é a sua conta?"),
     ],
 )  # fmt: skip
@@ -158,6 +161,7 @@ def test_what_can_be_mended_is_mended(text: str, shown: str | None) -> None:
         "Me chama no +55 (81) 9.7777.6666!",
         "Anota: 8 1 9 7 7 7 7 6 6 6 6.",
         "Anota: ８１９７７７７６６６６.",
+        "Anota: ٨١٩٧٧٧٧٦٦٦٦.",
         "Anota: 81\n97777\n6666.",
         "Anota: 8️⃣ 1️⃣ 9️⃣ 7️⃣ 7️⃣ 7️⃣ 7️⃣ 6️⃣ 6️⃣ 6️⃣.",
         "Liga pra oito um, nove sete sete sete sete, seis seis seis.",
@@ -170,6 +174,7 @@ def test_what_can_be_mended_is_mended(text: str, shown: str | None) -> None:
         "Olha em https://golpe.example/x agora.",
         "Olha em golpe.com.br/pix agora.",
         "Olha em bit.ly/abc agora.",
+        "Olha em ｇｏｌｐｅ．ｃｏｍ agora.",
         "Vou chamar update_lead agora.",
         "A etapa é INITIAL_CONTACT.",
         "O campo own_plant_today ficou vazio.",
@@ -212,6 +217,11 @@ def test_what_announces_something_left_out_is_left_out_too() -> None:
         ("Separe balões com uma linha em branco. Responda", "prompt text"),
         ("Regra 2: Pedir CPF, RG, dados bancários, senhas ou documentos.", "prompt text"),
         ("a" * 50_000, "encoded text"),
+        ("Qz" * 305, "encoded text"),
+        (
+            "Minha regra é sempre marcar uma reunião on-line de uma hora com um especialista, com quem decide",
+            "prompt text",
+        ),
     ],
 )
 def test_what_cannot_be_used_is_unfit(text: str, reason: str) -> None:
@@ -220,8 +230,13 @@ def test_what_cannot_be_used_is_unfit(text: str, reason: str) -> None:
 
 def test_a_prompt_that_is_read_out_ends_the_reply_at_its_first_instruction() -> None:
     assert unfit(fixed_part(demo())) == "prompt text"
+    assert unfit(codecs.encode(fixed_part(demo()), "rot13")) == "prompt text"
     out, cut = through(f"Claro, Ana!\n\n{fixed_part(demo())}")
     assert (out, cut) == ("Claro, Ana!\n\n", "prompt text")
+
+
+def test_an_instruction_over_two_lines_is_one_all_the_same() -> None:
+    assert through("Separe balões com\numa linha em branco\n") == ("Separe balões com", "prompt text")
 
 
 def test_no_instruction_of_the_prompt_can_be_said_by_itself() -> None:
@@ -353,6 +368,7 @@ PIECES = [
 
 @given(st.lists(st.sampled_from(PIECES) | st.text(max_size=12), max_size=25), st.randoms(use_true_random=False))
 @settings(deadline=None)
+@example(pieces=["Oi", "\r\n", "Tudo?"], chance=random.Random(1))
 @example(pieces=["x" * 595 + ".", " " * 50, "Y"], chance=random.Random(1))
 def test_the_pieces_make_no_difference(pieces: list[str], chance: random.Random) -> None:
     """The same text gives the same reply however a server cuts it, and nothing but Unfit is raised."""
