@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from agentic_sdr.common.v1 import lead_pb2, message_pb2, turn_pb2
+from service_kit.durations import timestamp_to_ms
 
 MAX_HISTORY = 200
+DAY_MS = 86_400_000
+# The stage of whom the store hands over; see context_service/store.
+HUMAN_STAGE = "HUMAN_HANDOFF"
 PLAIN = (
     "name",
     "email",
@@ -15,25 +19,33 @@ PLAIN = (
     "qualification_status",
     "interested",
     "chosen_flow",
+    "do_not_contact",
 )
 
 
 def with_unrecorded(
-    context: lead_pb2.ConversationContext, unrecorded: Iterable[turn_pb2.TurnRecord]
+    context: lead_pb2.ConversationContext, unrecorded: Sequence[turn_pb2.TurnRecord], *, now_ms: int
 ) -> lead_pb2.ConversationContext:
     """The context after these turns, oldest first. The argument is not changed."""
     out = lead_pb2.ConversationContext()
     out.CopyFrom(context)
-    known = {line.turn_id for line in out.history}
-    for record in unrecorded:
-        if record.turn_id in known:
-            continue
-        out.history.extend(_lines(record))
-        for effect in record.effects:
-            if effect.WhichOneof("effect") == "lead_update":
-                _apply(out.lead, effect.lead_update)
+    for record in unrecorded[_known(context, unrecorded) :]:
+        lines = [*_lines(record)]
+        out.history.extend(lines)
+        out.total_messages += len(lines)
+        _change(out.lead, record)
+        if timestamp_to_ms(record.end_time) // DAY_MS == now_ms // DAY_MS:
+            _count(out.usage, record)
+    out.history_cut |= len(out.history) > MAX_HISTORY
     del out.history[:-MAX_HISTORY]
     return out
+
+
+def _known(context: lead_pb2.ConversationContext, unrecorded: Sequence[turn_pb2.TurnRecord]) -> int:
+    """How many of them the store has after all. They are recorded in order: what is older than a known one is known,
+    though its lines may have been left out of a long history."""
+    seen = {line.turn_id for line in context.history}
+    return max((n for n, record in enumerate(unrecorded, 1) if record.turn_id in seen), default=0)
 
 
 def _lines(record: turn_pb2.TurnRecord) -> Iterable[lead_pb2.HistoryMessage]:
@@ -47,14 +59,28 @@ def _lines(record: turn_pb2.TurnRecord) -> Iterable[lead_pb2.HistoryMessage]:
             provider_message_id=message.message_id,
             media=message.media,
         )
+    fallback = any(effect.generation.fallback for effect in record.effects)
     for part in record.parts:
         yield lead_pb2.HistoryMessage(
             author=message_pb2.AUTHOR_ASSISTANT,
             text=part.text,
             type=message_pb2.MESSAGE_TYPE_TEXT,
-            create_time=record.open_time,
+            create_time=record.end_time if record.HasField("end_time") else record.open_time,
             turn_id=record.turn_id,
+            fallback=fallback or record.kind == turn_pb2.TURN_KIND_APOLOGY,
         )
+
+
+def _change(lead: lead_pb2.Lead, record: turn_pb2.TurnRecord) -> None:
+    """In order; the latest value wins."""
+    for effect in record.effects:
+        if effect.WhichOneof("effect") == "lead_update":
+            _apply(lead, effect.lead_update)
+    if record.handoff or any(effect.HasField("handoff") for effect in record.effects):
+        lead.current_stage = HUMAN_STAGE
+        lead.needs_human = True
+    elif record.needs_human:
+        lead.needs_human = True
 
 
 def _apply(lead: lead_pb2.Lead, update: turn_pb2.LeadUpdate) -> None:
@@ -68,3 +94,13 @@ def _apply(lead: lead_pb2.Lead, update: turn_pb2.LeadUpdate) -> None:
             lead.preferences[key] = value
         else:
             lead.preferences.pop(key, None)
+
+
+def _count(usage: lead_pb2.UsageToday, record: turn_pb2.TurnRecord) -> None:
+    """Else a long outage would have no budget."""
+    for made in (effect.generation for effect in record.effects if effect.HasField("generation")):
+        tokens = made.prompt_tokens + made.completion_tokens + made.discarded_tokens
+        usage.conversation_tokens += tokens
+        usage.tenant_tokens += tokens
+        usage.conversation_cost_micros += made.cost_micros
+        usage.tenant_cost_micros += made.cost_micros

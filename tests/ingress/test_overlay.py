@@ -1,0 +1,162 @@
+"""Unrecorded turns over what the store knows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from agentic_sdr.common.v1 import lead_pb2, message_pb2, turn_pb2
+from ingress.overlay import HUMAN_STAGE, MAX_HISTORY, PLAIN, with_unrecorded
+from service_kit.durations import ms_to_timestamp
+
+NOW_MS = 1_700_000_000_000
+DAY_MS = 86_400_000
+
+
+def update(**values: Any) -> turn_pb2.Effect:
+    return turn_pb2.Effect(lead_update=turn_pb2.LeadUpdate(**values))
+
+
+def made(**values: Any) -> turn_pb2.Effect:
+    return turn_pb2.Effect(generation=turn_pb2.Generation(**values))
+
+
+def turn(turn_id: str, text: str = "oi", *effects: turn_pb2.Effect, **values: Any) -> turn_pb2.TurnRecord:
+    message = message_pb2.Message(message_id=f"m-{turn_id}", author=message_pb2.AUTHOR_LEAD, text=text)
+    return turn_pb2.TurnRecord(
+        turn_id=turn_id,
+        messages=[message],
+        effects=effects,
+        end_time=ms_to_timestamp(NOW_MS),
+        **{"parts": [turn_pb2.Part(text=f"sobre {text}")], **values},
+    )
+
+
+def known(*turn_ids: str, **values: Any) -> lead_pb2.ConversationContext:
+    history = [lead_pb2.HistoryMessage(turn_id=one, text=one) for one in turn_ids]
+    return lead_pb2.ConversationContext(history=history, total_messages=len(history), **values)
+
+
+def over(context: lead_pb2.ConversationContext, *turns: turn_pb2.TurnRecord) -> lead_pb2.ConversationContext:
+    return with_unrecorded(context, turns, now_ms=NOW_MS)
+
+
+def test_messages_and_replies_follow_in_order_and_the_argument_stays() -> None:
+    before = known("t1")
+    after = over(before, turn("t2", "dois"), turn("t3", "três"))
+    assert [line.text for line in after.history] == ["t1", "dois", "sobre dois", "três", "sobre três"]
+    assert after.total_messages == 5
+    assert before == known("t1")
+
+
+def test_a_correction_wins_over_what_was_said_before() -> None:
+    after = over(
+        known("t1", lead=lead_pb2.Lead(bill_value_cents=10_000, name="Ana")),
+        turn("t2", "uns 400", update(bill_value_cents=40_000)),
+        turn("t3", "aliás, 550", update(bill_value_cents=45_000), update(bill_value_cents=55_000)),
+    )
+    assert after.lead.bill_value_cents == 55_000 and after.lead.name == "Ana"
+
+
+def test_what_the_store_has_after_all_is_not_applied_again() -> None:
+    """A RecordTurn that timed out may have worked. An old value must not win over a newer one that is stored."""
+    stored = known("t1", "t3", lead=lead_pb2.Lead(bill_value_cents=55_000))
+    after = over(
+        stored,
+        turn("t2", "400", update(bill_value_cents=40_000)),
+        turn("t3", "550", update(bill_value_cents=55_000)),
+    )
+    # The lines of t2 did not fit into the history that the store gave; turns are recorded in order.
+    assert after == stored
+
+
+def test_only_what_is_newer_than_the_last_known_turn_is_laid_over() -> None:
+    after = over(known("t2"), turn("t1", "um"), turn("t2", "dois"), turn("t3", "três", update(name="Ana")))
+    assert [line.text for line in after.history] == ["t2", "três", "sobre três"]
+    assert after.lead.name == "Ana"
+
+
+VALUES: dict[str, Any] = {
+    "name": "Ana",
+    "email": "ana@example.com",
+    "bill_value_cents": 0,
+    "qualification_score": 70,
+    "qualification_status": "QUALIFIED",
+    "interested": False,
+    "chosen_flow": "Compra com Desconto",
+    "do_not_contact": True,
+}
+
+
+@pytest.mark.parametrize("field", PLAIN)
+def test_every_fact_of_a_lead_is_carried(field: str) -> None:
+    after = over(known(), turn("t1", "oi", update(**{field: VALUES[field]})))
+    assert getattr(after.lead, field) == VALUES[field]
+    if lead_pb2.Lead.DESCRIPTOR.fields_by_name[field].has_presence:
+        assert after.lead.HasField(field), "a zero that was said is not unknown"  # type: ignore[arg-type]
+
+
+def test_no_fact_of_an_update_is_left_out() -> None:
+    assert {f.name for f in turn_pb2.LeadUpdate.DESCRIPTOR.fields} == {*PLAIN, "stage", "preferences"}
+
+
+def test_stage_and_preferences() -> None:
+    before = known(lead=lead_pb2.Lead(current_stage="NAME", preferences={"roof": "telha", "pets": "2"}))
+    after = over(before, turn("t1", "oi", update(stage="BILL", preferences={"roof": "laje", "pets": ""})))
+    assert after.lead.current_stage == "BILL" and dict(after.lead.preferences) == {"roof": "laje"}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        turn("t1", "oi", handoff=True),
+        turn("t1", "oi", turn_pb2.Effect(handoff=turn_pb2.Handoff(reason="asked"))),
+        turn("t1", "oi", update(stage="BILL"), handoff=True),
+    ],
+)
+def test_a_hand_over_shows_as_the_store_would_show_it(given: turn_pb2.TurnRecord) -> None:
+    lead = over(known(), given).lead
+    assert lead.current_stage == HUMAN_STAGE and lead.needs_human
+
+
+def test_needs_human_alone_leaves_the_stage() -> None:
+    before = known(lead=lead_pb2.Lead(current_stage="BILL"))
+    lead = over(before, turn("t1", needs_human=True), turn("t2")).lead
+    assert lead.needs_human and lead.current_stage == "BILL"
+
+
+def test_a_turn_without_facts_makes_no_lead_of_somebody_unknown() -> None:
+    assert not over(known(degraded=True), turn("t1")).HasField("lead")
+
+
+@pytest.mark.parametrize(
+    ("given", "fallback"),
+    [
+        (turn("t1", "oi", made(fallback=True)), True),
+        (turn("t1", "oi", made(model="m")), False),
+        (turn("t1", kind=turn_pb2.TURN_KIND_APOLOGY), True),
+    ],
+)
+def test_a_sentence_of_need_is_no_knowledge(given: turn_pb2.TurnRecord, fallback: bool) -> None:
+    lead_said, agent_said = over(known(), given).history
+    assert agent_said.fallback is fallback and not lead_said.fallback
+
+
+def test_what_unrecorded_turns_cost_today_counts() -> None:
+    cost = made(prompt_tokens=100, cached_tokens=80, completion_tokens=20, discarded_tokens=5, cost_micros=7)
+    yesterday = turn("t0", "oi", cost)
+    yesterday.end_time.CopyFrom(ms_to_timestamp(NOW_MS - DAY_MS))
+    before = known(usage=lead_pb2.UsageToday(conversation_tokens=1_000, tenant_tokens=5_000, tenant_cost_micros=50))
+    usage = over(before, yesterday, turn("t1", "oi", cost), turn("t2", "oi", cost)).usage
+    assert (usage.conversation_tokens, usage.tenant_tokens) == (1_250, 5_250)
+    assert (usage.conversation_cost_micros, usage.tenant_cost_micros) == (14, 64)
+    assert not over(known(), turn("t1")).HasField("usage")
+
+
+def test_a_long_history_keeps_its_end_and_says_that_it_was_cut() -> None:
+    turns = [turn(f"t{n}", f"{n}") for n in range(MAX_HISTORY)]
+    after = over(known("old"), *turns)
+    assert len(after.history) == MAX_HISTORY and after.history[-1].text == f"sobre {MAX_HISTORY - 1}"
+    assert after.history_cut
+    assert not over(known("old"), turns[0]).history_cut
