@@ -200,7 +200,7 @@ def _line(line: lead_pb2.HistoryMessage) -> Line:
         text=line.text,
         kind=_KINDS.get(line.type, Kind.UNSUPPORTED),
         sequence=line.sequence,
-        sent_ms=timestamp_to_ms(line.create_time),
+        sent_ms=max(0, line.create_time.seconds) * 1000,
         fallback=line.fallback,
     )
 

@@ -5,10 +5,13 @@ from collections.abc import Sequence
 import grpc
 
 from agentic_sdr.context.v1 import context_service_pb2, context_service_pb2_grpc
-from context_service.lookups import ContextLoader
+from context_service.cache import ContextCache
+from context_service.lookups import Contexts
+from context_service.privacy import contact_hasher
 from context_service.service import ContextServicer
 from context_service.settings import ContextSettings
 from context_service.store.sqlite import SqliteStore
+from context_service.sweeper import Sweeper
 from service_kit.backups import Backups
 from service_kit.clock import Clock, SystemClock
 
@@ -19,9 +22,12 @@ class ContextApp:
     """The context service as `service_kit.server` runs it."""
 
     def __init__(self, settings: ContextSettings, *, clock: Clock | None = None) -> None:
+        settings.check()
         clock = clock or SystemClock()
-        self._store = SqliteStore(path=settings.sqlite_path(), clock=clock)
-        self._loader = ContextLoader(store=self._store, clock=clock)
+        hasher = contact_hasher(settings.privacy_key.get_secret_value(), settings.data_dir)
+        self._store = SqliteStore(path=settings.sqlite_path(), clock=clock, hasher=hasher)
+        self._contexts = Contexts(store=self._store, clock=clock, cache=_cache(settings))
+        self._sweeper = Sweeper(store=self._store, clock=clock, retention_days=settings.retention_days)
         self._backups = Backups(data_dir=settings.data_dir, file_name="context.db")
 
     async def open(self) -> None:
@@ -30,7 +36,7 @@ class ContextApp:
 
     def register(self, server: grpc.aio.Server) -> Sequence[str]:
         """Add the servicer."""
-        servicer = ContextServicer(store=self._store, loader=self._loader, backups=self._backups)
+        servicer = ContextServicer(store=self._store, contexts=self._contexts, backups=self._backups)
         context_service_pb2_grpc.add_ContextServiceServicer_to_server(servicer, server)
         return (SERVICE_NAME,)
 
@@ -39,11 +45,25 @@ class ContextApp:
         await self._store.ping()
         return True
 
+    async def run_background(self) -> None:
+        """Delete what is too old."""
+        await self._sweeper.run()
+
     async def drain(self) -> None:
         """There are no long streams; a copy that is being made is given up."""
         self._backups.stop()
 
     async def close(self) -> None:
         """Lookups first, then the store that they use."""
-        await self._loader.close()
+        await self._contexts.close()
         await self._store.close()
+
+
+def _cache(settings: ContextSettings) -> ContextCache:
+    """A local file is as fast as a cache, so there is one only in front of a remote store."""
+    wanted = settings.uses_supabase and settings.context_ttl_ms > 0
+    return ContextCache(
+        max_entries=settings.context_cache_entries if wanted else 0,
+        max_bytes=settings.context_cache_bytes,
+        ttl_s=settings.context_ttl_ms / 1000,
+    )

@@ -1,7 +1,7 @@
 """Recording a turn, and putting a summary: each function is the inside of one transaction."""
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import apsw
 
@@ -15,55 +15,83 @@ from context_service.domain import (
     LeadPatch,
     Recorded,
     SentPart,
+    Summary,
     TurnKind,
     TurnRecord,
 )
 from context_service.errors import Forgotten
-from context_service.store import lead_writes, rows
+from context_service.privacy import ContactHasher
+from context_service.store import lead_writes, merging, reads, rows
 from service_kit.errors import InvalidArgument, NotFound, WrongState
 
 HUMAN_STAGE = "HUMAN_HANDOFF"
 _ROLES = {Author.LEAD: "user", Author.HUMAN: "assistant", Author.ASSISTANT: "assistant"}
 _INSERT_MESSAGE = (
     "INSERT INTO messages (id, conversation_id, sequence, tenant, channel, instance, role, sender, content, "
-    "message_type, media_type, media_data, details, turn_id, provider_message_id, delivery_state, created_at) "
+    "message_type, media_type, media_data, details, turn_id, provider_message_id, delivery_state, fallback, "
+    "created_at) "
     "VALUES (:id, :conversation_id, (SELECT total_messages + 1 FROM conversations WHERE id = :conversation_id), "
     ":tenant, :channel, :instance, :role, :sender, :content, :message_type, :media_type, :media_data, :details, "
-    ":turn_id, :provider_message_id, :delivery_state, :created_at) "
+    ":turn_id, :provider_message_id, :delivery_state, :fallback, :created_at) "
     "ON CONFLICT (tenant, channel, instance, provider_message_id) WHERE provider_message_id <> '' DO NOTHING"
 )
 
 
-def record_turn(db: apsw.Connection, record: TurnRecord, now_ms: int) -> Recorded:
+def record_turn(db: apsw.Connection, record: TurnRecord, now_ms: int, hasher: ContactHasher) -> Recorded:
     """See `ContextStore.record_turn`."""
     _refuse_forgotten(db, record)
+    record = replace(record, conversation_id=reads.survivor_of(db, record.conversation_id))
     first = db.execute("SELECT tenant, version, lead_id FROM turns WHERE turn_id = ?", (record.turn_id,)).get
     if first is not None:
         if first[0] != record.scope.tenant:
             raise InvalidArgument("This turn belongs to another tenant.", field="record.turn_id")
         return Recorded(version=first[1], lead_id=first[2], duplicate=True)
     now = rows.to_text(now_ms)
-    lead_id = lead_writes.lead_of(db, record, _lead_of_conversation(db, record), now)
+    lead_id = lead_writes.lead_of(db, record, _lead_of_conversation(db, record), hasher, now)
     _open_conversation(db, record, lead_id, now)
+    if record.merged_conversation_ids:
+        merging.absorb(db, record, lead_id, now)
+    lead_writes.learn_names(db, lead_id, record, now)
     _append(db, record)
     handed_over = _apply_effects(db, record, lead_id, now)
     lead_writes.touch(db, lead_id, record, now=now)
     version = _close_turn(db, record, lead_id, handed_over=handed_over, now=now)
+    generation = record.generation
+    count_usage(db, record.scope.tenant, record.conversation_id, generation.tokens, generation.cost_micros, now_ms)
     return Recorded(version=version, lead_id=lead_id, duplicate=False)
 
 
-def put_summary(db: apsw.Connection, conversation_id: str, summary: str, version: int) -> None:
+def put_summary(db: apsw.Connection, conversation_id: str, summary: Summary, now_ms: int) -> None:
     """See `ContextStore.put_summary`."""
-    known = db.execute("SELECT version, summary_version FROM conversations WHERE id = ?", (conversation_id,)).get
+    conversation_id = reads.survivor_of(db, conversation_id)
+    known = db.execute(
+        "SELECT tenant, version, total_messages, summary_through FROM conversations WHERE id = ?", (conversation_id,)
+    ).get
     if known is None:
         raise NotFound("There is no such conversation.", resource="conversation")
-    current, summarised = known
-    if version < summarised:
+    tenant, version, total, through = known
+    if summary.through < through:
         raise WrongState("There is a newer summary.", conversation_id=conversation_id, state="newer_summary")
-    if version > current:
+    if summary.version > version or summary.through > total:
         raise WrongState("There is no such version yet.", conversation_id=conversation_id, state="older_version")
     db.execute(
-        "UPDATE conversations SET summary = ?, summary_version = ? WHERE id = ?", (summary, version, conversation_id)
+        "UPDATE conversations SET summary = ?, summary_version = ?, summary_through = ? WHERE id = ?",
+        (summary.text, summary.version, summary.through, conversation_id),
+    )
+    count_usage(db, tenant, conversation_id, summary.tokens, summary.cost_micros, now_ms)
+
+
+def count_usage(
+    db: apsw.Connection, tenant: str, conversation_id: str, tokens: int, cost_micros: int, now_ms: int
+) -> None:
+    """Add to today's counters of the conversation and of the tenant (an empty conversation_id)."""
+    if not tokens and not cost_micros:
+        return
+    db.executemany(
+        "INSERT INTO usage_days (tenant, day, conversation_id, tokens, cost_micros) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT (tenant, day, conversation_id) DO UPDATE SET tokens = tokens + excluded.tokens, "
+        "cost_micros = cost_micros + excluded.cost_micros",
+        [(tenant, rows.day(now_ms), one, tokens, cost_micros) for one in (conversation_id, "")],
     )
 
 
@@ -151,7 +179,8 @@ def _close_turn(db: apsw.Connection, record: TurnRecord, lead_id: str, *, handed
     ).get
     db.execute(
         "INSERT INTO turns (turn_id, tenant, conversation_id, lead_id, version, kind, truncated, needs_human, handoff, "
-        "opened_at, ended_at, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "opened_at, ended_at, created_at, model, fallback, prompt_tokens, cached_tokens, completion_tokens, "
+        "discarded_tokens, cost_micros) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             record.turn_id,
             record.scope.tenant,
@@ -165,6 +194,13 @@ def _close_turn(db: apsw.Connection, record: TurnRecord, lead_id: str, *, handed
             rows.to_text(record.opened_ms),
             rows.to_text(record.ended_ms),
             now,
+            record.generation.model,
+            int(record.generation.fallback),
+            record.generation.prompt_tokens,
+            record.generation.cached_tokens,
+            record.generation.completion_tokens,
+            record.generation.discarded_tokens,
+            record.generation.cost_micros,
         ),
     )
     return version
@@ -190,6 +226,7 @@ class _Line:
     media_type: str = ""
     media_data: str | None = None
     details: str | None = None
+    fallback: bool = False
 
     @classmethod
     def of_message(cls, message: IncomingMessage) -> "_Line":
@@ -214,9 +251,11 @@ class _Line:
             provider_message_id=part.provider_message_id,
             delivery=part.delivery,
             details=rows.to_json({"part": part.index}),
+            # The honest sentence is no knowledge either.
+            fallback=record.generation.fallback or record.kind is TurnKind.APOLOGY,
         )
 
-    def columns(self, record: TurnRecord) -> dict[str, str | None]:
+    def columns(self, record: TurnRecord) -> dict[str, str | int | None]:
         return {
             "id": str(uuid.uuid4()),
             "conversation_id": record.conversation_id,
@@ -233,5 +272,6 @@ class _Line:
             "turn_id": record.turn_id,
             "provider_message_id": self.provider_message_id,
             "delivery_state": self.delivery,
+            "fallback": int(self.fallback),
             "created_at": rows.to_text(self.at_ms),
         }

@@ -1,0 +1,35 @@
+"""Every store that has to keep the contract, by name. A new one joins by adding its factory."""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+from context_service.cache import ContextCache
+from context_service.privacy import ContactHasher
+from context_service.store import ContextStore
+from context_service.store.sqlite import SqliteStore
+from service_kit.clock import ManualClock
+
+Factory = Callable[[Path, ManualClock], AbstractAsyncContextManager[ContextStore]]
+HASHER = ContactHasher(b"a key for tests, not a secret")
+
+
+def sqlite_store(path: Path, clock: ManualClock) -> SqliteStore:
+    return SqliteStore(path=path, clock=clock, hasher=HASHER)
+
+
+@asynccontextmanager
+async def sqlite(folder: Path, clock: ManualClock) -> AsyncIterator[ContextStore]:
+    store = sqlite_store(folder / "context.db", clock)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+def no_cache() -> ContextCache:
+    return ContextCache(max_entries=0, max_bytes=0, ttl_s=0)
+
+
+STORES: dict[str, Factory] = {"sqlite": sqlite}
