@@ -48,10 +48,9 @@ class Request:
 class ContextLoader:
     """Loads a turn's context once; every generation of the turn uses it."""
 
-    def __init__(self, link: ContextLink, assign: pb.Assign, *, now_ms: int) -> None:
+    def __init__(self, link: ContextLink, assign: pb.Assign) -> None:
         self._link = link
         self._assign = assign
-        self._now_ms = now_ms
         self._task = asyncio.create_task(self._load(), name=f"context-{assign.turn_id}")
 
     async def get(self) -> lead_pb2.ConversationContext:
@@ -76,7 +75,7 @@ class ContextLoader:
             context = self._degraded(code="OUT")
         except grpc.aio.AioRpcError as error:
             context = self._degraded(code=error.code().name, reason=errors.parse(error).reason)
-        return with_unrecorded(context, assign.unrecorded, now_ms=self._now_ms)
+        return with_unrecorded(context, assign.unrecorded)
 
     def _degraded(self, *, code: str, reason: str = "") -> lead_pb2.ConversationContext:
         _log.warning("context_degraded", turn_id=self._assign.turn_id, code=code, reason=reason)

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from agentic_sdr.common.v1 import lead_pb2, message_pb2, turn_pb2
-from service_kit.durations import timestamp_to_ms
 
 MAX_HISTORY = 200
-DAY_MS = 86_400_000
-# The stage of whom the store hands over; see context_service/store.
+# What context_service makes of a hand-over.
 HUMAN_STAGE = "HUMAN_HANDOFF"
 PLAIN = (
     "name",
@@ -24,9 +22,9 @@ PLAIN = (
 
 
 def with_unrecorded(
-    context: lead_pb2.ConversationContext, unrecorded: Sequence[turn_pb2.TurnRecord], *, now_ms: int
+    context: lead_pb2.ConversationContext, unrecorded: Sequence[turn_pb2.TurnRecord]
 ) -> lead_pb2.ConversationContext:
-    """The context after these turns, oldest first. The argument is not changed."""
+    """The context as it will be when these turns, oldest first, are recorded. The argument is not changed."""
     out = lead_pb2.ConversationContext()
     out.CopyFrom(context)
     for record in unrecorded[_known(context, unrecorded) :]:
@@ -34,8 +32,7 @@ def with_unrecorded(
         out.history.extend(lines)
         out.total_messages += len(lines)
         _change(out.lead, record)
-        if timestamp_to_ms(record.end_time) // DAY_MS == now_ms // DAY_MS:
-            _count(out.usage, record)
+        _count(out.usage, record)
     out.history_cut |= len(out.history) > MAX_HISTORY
     del out.history[:-MAX_HISTORY]
     return out
@@ -54,7 +51,7 @@ def _lines(record: turn_pb2.TurnRecord) -> Iterable[lead_pb2.HistoryMessage]:
             author=message.author,
             text=message.text,
             type=message.type,
-            create_time=message.accept_time,
+            create_time=message.provider_time if message.HasField("provider_time") else message.accept_time,
             turn_id=record.turn_id,
             provider_message_id=message.message_id,
             media=message.media,
@@ -97,7 +94,7 @@ def _apply(lead: lead_pb2.Lead, update: turn_pb2.LeadUpdate) -> None:
 
 
 def _count(usage: lead_pb2.UsageToday, record: turn_pb2.TurnRecord) -> None:
-    """Else a long outage would have no budget."""
+    """Else a long outage would have no budget. The store counts a turn on the day on which it is recorded."""
     for made in (effect.generation for effect in record.effects if effect.HasField("generation")):
         tokens = made.prompt_tokens + made.completion_tokens + made.discarded_tokens
         usage.conversation_tokens += tokens

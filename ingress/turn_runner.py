@@ -239,7 +239,7 @@ class TurnRunner:
             return self._say_honest(held)
         self._arm_typing(held)
         if held.context is None:
-            held.context = ContextLoader(self.context, held.assign, now_ms=self._clock.now_ms())
+            held.context = ContextLoader(self.context, held.assign)
         held.generation = self._spawn(self._generation(held, after_s), f"turn-{held.turn_id}")
         return None
 

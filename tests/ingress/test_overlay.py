@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from agentic_sdr.common.v1 import lead_pb2, message_pb2, turn_pb2
+from agentic_sdr.context.v1 import context_service_pb2 as context_pb
+from agentic_sdr.context.v1.context_service_pb2_grpc import ContextServiceStub
+from context_service.app import ContextApp
+from context_service.settings import ContextSettings
 from ingress.overlay import HUMAN_STAGE, MAX_HISTORY, PLAIN, with_unrecorded
 from service_kit.durations import ms_to_timestamp
+from service_kit.settings import load
+from service_kit.testing import in_process
 
 NOW_MS = 1_700_000_000_000
-DAY_MS = 86_400_000
 
 
 def update(**values: Any) -> turn_pb2.Effect:
@@ -39,7 +45,7 @@ def known(*turn_ids: str, **values: Any) -> lead_pb2.ConversationContext:
 
 
 def over(context: lead_pb2.ConversationContext, *turns: turn_pb2.TurnRecord) -> lead_pb2.ConversationContext:
-    return with_unrecorded(context, turns, now_ms=NOW_MS)
+    return with_unrecorded(context, turns)
 
 
 def test_messages_and_replies_follow_in_order_and_the_argument_stays() -> None:
@@ -143,12 +149,10 @@ def test_a_sentence_of_need_is_no_knowledge(given: turn_pb2.TurnRecord, fallback
     assert agent_said.fallback is fallback and not lead_said.fallback
 
 
-def test_what_unrecorded_turns_cost_today_counts() -> None:
+def test_what_unrecorded_turns_cost_counts() -> None:
     cost = made(prompt_tokens=100, cached_tokens=80, completion_tokens=20, discarded_tokens=5, cost_micros=7)
-    yesterday = turn("t0", "oi", cost)
-    yesterday.end_time.CopyFrom(ms_to_timestamp(NOW_MS - DAY_MS))
     before = known(usage=lead_pb2.UsageToday(conversation_tokens=1_000, tenant_tokens=5_000, tenant_cost_micros=50))
-    usage = over(before, yesterday, turn("t1", "oi", cost), turn("t2", "oi", cost)).usage
+    usage = over(before, turn("t1", "oi", cost), turn("t2", "oi", cost)).usage
     assert (usage.conversation_tokens, usage.tenant_tokens) == (1_250, 5_250)
     assert (usage.conversation_cost_micros, usage.tenant_cost_micros) == (14, 64)
     assert not over(known(), turn("t1")).HasField("usage")
@@ -160,3 +164,81 @@ def test_a_long_history_keeps_its_end_and_says_that_it_was_cut() -> None:
     assert len(after.history) == MAX_HISTORY and after.history[-1].text == f"sobre {MAX_HISTORY - 1}"
     assert after.history_cut
     assert not over(known("old"), turns[0]).history_cut
+
+
+def record(turn_id: str, *effects: turn_pb2.Effect, **values: Any) -> turn_pb2.TurnRecord:
+    """As the buffer would hand it out."""
+    number = int(turn_id[1:])
+    message = message_pb2.Message(
+        message_id=f"m-{turn_id}",
+        author=message_pb2.AUTHOR_LEAD,
+        type=message_pb2.MESSAGE_TYPE_TEXT,
+        text=f"pergunta {turn_id}",
+        provider_time=ms_to_timestamp(NOW_MS + number * 1_000),
+        accept_time=ms_to_timestamp(NOW_MS + number * 1_000 + 300),
+    )
+    part = turn_pb2.Part(text=f"resposta {turn_id}", state=turn_pb2.PART_STATE_SENT)
+    return turn_pb2.TurnRecord(
+        turn_id=turn_id,
+        conversation_id="c1",
+        scope=message_pb2.Scope(channel="console", instance="demo"),
+        contact=message_pb2.Contact(contact="5581999990001"),
+        kind=values.pop("kind", turn_pb2.TURN_KIND_ANSWER),
+        messages=[message],
+        parts=[part],
+        effects=effects,
+        open_time=ms_to_timestamp(NOW_MS + number * 1_000 + 300),
+        end_time=ms_to_timestamp(NOW_MS + number * 1_000 + 900),
+        **values,
+    )
+
+
+FACTS = record(
+    "t2",
+    update(**VALUES),
+    update(bill_value_cents=55_000, stage="BILL", preferences={"roof": "laje", "pets": ""}),
+    made(prompt_tokens=90, cached_tokens=50, completion_tokens=20, discarded_tokens=3, cost_micros=9),
+)
+
+
+@pytest.mark.parametrize(
+    "missing",
+    [
+        [record("t2")],
+        [FACTS],
+        [FACTS, record("t3", update(bill_value_cents=60_000)), record("t4")],
+        [record("t2", handoff=True), record("t3")],
+        [record("t2", turn_pb2.Effect(handoff=turn_pb2.Handoff(reason="asked")), update(stage="BILL"))],
+        [record("t2", needs_human=True, kind=turn_pb2.TURN_KIND_APOLOGY)],
+        [record("t2", made(fallback=True, prompt_tokens=4))],
+    ],
+)
+async def test_the_overlay_says_what_the_service_will_say_once_they_are_recorded(
+    tmp_path: Path, missing: list[turn_pb2.TurnRecord]
+) -> None:
+    settings = load(ContextSettings, environ={"SDR_DATA_DIR": str(tmp_path)}, env_file=None)
+    async with in_process(ContextApp(settings)) as channel:
+        stub = ContextServiceStub(channel)
+        first = record("t1", update(name="Bia", preferences={"pets": "2"}), made(prompt_tokens=10))
+        asked = context_pb.LoadContextRequest(conversation_id="c1", scope=first.scope, contact=first.contact)
+        await stub.RecordTurn(context_pb.RecordTurnRequest(record=first), timeout=5)
+        laid_over = with_unrecorded((await stub.LoadContext(asked, timeout=5)).context, missing)
+        for one in missing:
+            await stub.RecordTurn(context_pb.RecordTurnRequest(record=one), timeout=5)
+        recorded = (await stub.LoadContext(asked, timeout=5)).context
+    assert [*map(comparable, laid_over.history)] == [*map(comparable, recorded.history)]
+    for name in ("create_time", "update_time", "last_interaction_time"):
+        laid_over.lead.ClearField(name)  # type: ignore[arg-type]
+        recorded.lead.ClearField(name)  # type: ignore[arg-type]
+    assert laid_over.lead == recorded.lead
+    assert laid_over.usage == recorded.usage
+    assert laid_over.total_messages == recorded.total_messages
+
+
+def comparable(line: lead_pb2.HistoryMessage) -> lead_pb2.HistoryMessage:
+    """Without the store's own ids, which only it can give."""
+    out = lead_pb2.HistoryMessage()
+    out.CopyFrom(line)
+    out.ClearField("history_id")
+    out.ClearField("sequence")
+    return out
