@@ -93,7 +93,7 @@ def _request(name: str) -> pb.LoadContextRequest:
 @asynccontextmanager
 async def _served(folder: Path) -> AsyncIterator[tuple[ContextServiceAsyncStub, OneHangs]]:
     clock = SystemClock()
-    sqlite = SqliteStore(path=folder / "context.db", clock=clock, hasher=ContactHasher(b"not a secret: nothing is kept"))
+    sqlite = SqliteStore(path=folder / "context.db", clock=clock, hasher=ContactHasher(b"no secret: nothing is kept"))
     await sqlite.open()
     store = OneHangs(sqlite, STUCK)
     contexts = Contexts(

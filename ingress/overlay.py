@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from agentic_sdr.common.v1 import lead_pb2, message_pb2, turn_pb2
 
-MAX_HISTORY = 200
+# The budget of a lookup (LoadContextRequest): a long outage must not make prompts long, and replies late.
+MAX_LINES = 40
+MAX_BYTES = 32 * 1024
 # What context_service makes of a hand-over.
 HUMAN_STAGE = "HUMAN_HANDOFF"
 PLAIN = (
@@ -27,14 +29,17 @@ def with_unrecorded(
     """The context as it will be when these turns, oldest first, are recorded. The argument is not changed."""
     out = lead_pb2.ConversationContext()
     out.CopyFrom(context)
-    for record in unrecorded[_known(context, unrecorded) :]:
-        lines = [*_lines(record)]
-        out.history.extend(lines)
-        out.total_messages += len(lines)
+    missing = unrecorded[_known(context, unrecorded) :]
+    latest, all_of_them = _latest_lines(missing)
+    if not all_of_them:
+        # History has no holes: what is older than a line that does not fit is left out too.
+        del out.history[:]
+        out.history_cut = True
+    out.history.extend(latest)
+    for record in missing:
+        out.total_messages += len(record.messages) + len(record.parts)
         _change(out.lead, record)
         _count(out.usage, record)
-    out.history_cut |= len(out.history) > MAX_HISTORY
-    del out.history[:-MAX_HISTORY]
     return out
 
 
@@ -45,9 +50,22 @@ def _known(context: lead_pb2.ConversationContext, unrecorded: Sequence[turn_pb2.
     return max((n for n, record in enumerate(unrecorded, 1) if record.turn_id in seen), default=0)
 
 
-def _lines(record: turn_pb2.TurnRecord) -> Iterable[lead_pb2.HistoryMessage]:
-    for message in record.messages:
-        yield lead_pb2.HistoryMessage(
+def _latest_lines(records: Sequence[turn_pb2.TurnRecord]) -> tuple[list[lead_pb2.HistoryMessage], bool]:
+    """As many as fit, oldest first, at least one; and whether these are all."""
+    lines: list[lead_pb2.HistoryMessage] = []
+    size = 0
+    for line in (line for record in reversed(records) for line in reversed(_lines(record))):
+        size += len(line.text.encode())
+        if lines and (len(lines) == MAX_LINES or size > MAX_BYTES):
+            return lines[::-1], False
+        lines.append(line)
+    return lines[::-1], True
+
+
+def _lines(record: turn_pb2.TurnRecord) -> list[lead_pb2.HistoryMessage]:
+    fallback = any(effect.generation.fallback for effect in record.effects)
+    heard = [
+        lead_pb2.HistoryMessage(
             author=message.author,
             text=message.text,
             type=message.type,
@@ -56,9 +74,10 @@ def _lines(record: turn_pb2.TurnRecord) -> Iterable[lead_pb2.HistoryMessage]:
             provider_message_id=message.message_id,
             media=message.media,
         )
-    fallback = any(effect.generation.fallback for effect in record.effects)
-    for part in record.parts:
-        yield lead_pb2.HistoryMessage(
+        for message in record.messages
+    ]
+    said = [
+        lead_pb2.HistoryMessage(
             author=message_pb2.AUTHOR_ASSISTANT,
             text=part.text,
             type=message_pb2.MESSAGE_TYPE_TEXT,
@@ -66,6 +85,9 @@ def _lines(record: turn_pb2.TurnRecord) -> Iterable[lead_pb2.HistoryMessage]:
             turn_id=record.turn_id,
             fallback=fallback or record.kind == turn_pb2.TURN_KIND_APOLOGY,
         )
+        for part in record.parts
+    ]
+    return heard + said
 
 
 def _change(lead: lead_pb2.Lead, record: turn_pb2.TurnRecord) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Sequence
 
 import grpc
@@ -30,7 +29,6 @@ class Recorder:
         self._link = link
         self._timeout_s = timeout_s
         self._rests_until = 0.0
-        self.counters: Counter[str] = Counter()
 
     async def record_own(self, turns: Sequence[turn_pb2.TurnRecord]) -> tuple[int, int]:
         """A turn's record and the older ones that came with it, while its lane waits.
@@ -38,7 +36,7 @@ class Recorder:
         How many are in history, and the version after them.
         """
         if asyncio.get_running_loop().time() < self._rests_until:
-            self.counters["rested"] += 1
+            self._link.counters["rested"] += 1
             return 0, 0
         return await self._record(turns, self._timeout_s)
 

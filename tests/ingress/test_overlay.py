@@ -12,7 +12,7 @@ from agentic_sdr.context.v1 import context_service_pb2 as context_pb
 from agentic_sdr.context.v1.context_service_pb2_grpc import ContextServiceStub
 from context_service.app import ContextApp
 from context_service.settings import ContextSettings
-from ingress.overlay import HUMAN_STAGE, MAX_HISTORY, PLAIN, with_unrecorded
+from ingress.overlay import HUMAN_STAGE, MAX_LINES, PLAIN, with_unrecorded
 from service_kit.durations import ms_to_timestamp
 from service_kit.settings import load
 from service_kit.testing import in_process
@@ -158,12 +158,28 @@ def test_what_unrecorded_turns_cost_counts() -> None:
     assert not over(known(), turn("t1")).HasField("usage")
 
 
-def test_a_long_history_keeps_its_end_and_says_that_it_was_cut() -> None:
-    turns = [turn(f"t{n}", f"{n}") for n in range(MAX_HISTORY)]
-    after = over(known("old"), *turns)
-    assert len(after.history) == MAX_HISTORY and after.history[-1].text == f"sobre {MAX_HISTORY - 1}"
-    assert after.history_cut
-    assert not over(known("old"), turns[0]).history_cut
+def test_what_fits_is_laid_behind_all_that_the_store_gave() -> None:
+    turns = [turn(f"t{n}", f"{n}") for n in range(MAX_LINES // 2)]
+    after = over(known(*(f"old{n}" for n in range(40))), *turns)
+    assert len(after.history) == 40 + MAX_LINES and not after.history_cut
+
+
+@pytest.mark.parametrize("turns", [MAX_LINES // 2 + 1, 1_000])
+def test_a_long_outage_keeps_the_latest_lines_and_all_facts(turns: int) -> None:
+    """200 lines of unrecorded turns made every prompt of a long outage five times as long as any other."""
+    missing = [turn(f"t{n}", f"{n}", update(preferences={f"p{n}": "x"})) for n in range(turns)]
+    after = over(known("old"), *missing)
+    assert len(after.history) == MAX_LINES and after.history[-1].text == f"sobre {turns - 1}"
+    assert after.history_cut and after.history[0].turn_id == f"t{turns - MAX_LINES // 2}", "no holes"
+    assert after.total_messages == 1 + 2 * turns and len(after.lead.preferences) == turns
+
+
+@pytest.mark.parametrize(("texts", "kept"), [((20_000, 20_000), 1), ((90_000,), 1), ((90_000, 10), 1), ((10, 10), 2)])
+def test_long_texts_are_few_but_the_latest_is_always_there(texts: tuple[int, ...], kept: int) -> None:
+    missing = [turn(f"t{n}", "á" * (size // 2), parts=[]) for n, size in enumerate(texts)]
+    after = over(known(), *missing)
+    assert [line.turn_id for line in after.history] == [one.turn_id for one in missing[-kept:]]
+    assert after.history_cut is (kept < len(texts))
 
 
 def record(turn_id: str, *effects: turn_pb2.Effect, **values: Any) -> turn_pb2.TurnRecord:

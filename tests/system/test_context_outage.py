@@ -21,7 +21,7 @@ from agentic_sdr.context.v1 import context_service_pb2 as context_pb
 from tests.system.harness import System, new_contact, running, webhook
 
 OUTAGE_S = float(os.environ.get("OUTAGE_S", "4"))
-LEADS = 6
+LEADS = 8
 LINES = (
     "quanto custa?",
     "como funciona?",
@@ -60,7 +60,7 @@ class Lead:
             if stop.is_set():
                 return
             assert await self.say(system, line), f"{line!r} was not answered"
-            await asyncio.sleep(0.15)
+            await asyncio.sleep(0.5)
 
 
 async def system_idle(system: System, contact: str) -> None:
@@ -172,7 +172,7 @@ async def test_no_lead_waits_for_a_context_service_that_is_out(tmp_path: Path, b
         # Only what was under way when it was taken for out had waited; all others asked for nothing.
         assert len(during) > 2 * LEADS, "too little happened: the run proves nothing"
         assert found["let_go"] <= 3 * LEADS and found["outages"] == 1
-        assert found["skipped"] >= 2 * (len(during) - LEADS)
+        assert found["skipped"] + found.get("rested", 0) >= 2 * (len(during) - LEADS)
         assert all(turn["degraded"] and not turn["recorded"] for turn in during[LEADS:])
         assert statistics.median(waits(during)) <= statistics.median(waits(before)) + NOISE_MS
 
