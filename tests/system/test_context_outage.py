@@ -160,7 +160,9 @@ async def test_no_lead_waits_for_a_context_service_that_is_out(tmp_path: Path, b
             await newcomer.say(system, line)
         await asyncio.sleep(OUTAGE_S)
         during, found = turns(system)[opened:], await counts(system)
-        assert (await trust(system))["out_s"] >= OUTAGE_S
+        assert (await trust(system))["out_s"] >= OUTAGE_S and found["out"] == 1
+        async with system.http.get(f"http://{system.address['admin']}/readyz") as response:
+            assert response.status == 200 and (await response.json())["degraded"] == ["context"]
 
         await end(system)
         await until_trust(system, "trusted")
@@ -173,7 +175,8 @@ async def test_no_lead_waits_for_a_context_service_that_is_out(tmp_path: Path, b
         assert len(during) > 2 * LEADS, "too little happened: the run proves nothing"
         assert found["let_go"] <= 3 * LEADS and found["outages"] == 1
         assert found["skipped"] + found.get("rested", 0) >= 2 * (len(during) - LEADS)
-        assert all(turn["degraded"] and not turn["recorded"] for turn in during[LEADS:])
+        assert sum(not turn["degraded"] for turn in during) <= LEADS
+        assert sum(turn["recorded"] for turn in during) <= LEADS
         assert statistics.median(waits(during)) <= statistics.median(waits(before)) + NOISE_MS
 
         for lead in [*leads, newcomer]:
@@ -191,4 +194,7 @@ async def test_no_lead_waits_for_a_context_service_that_is_out(tmp_path: Path, b
         # And everything is as before it.
         seen = len(turns(system))
         await leads[0].say(system, "quanto custa?")
+        async with asyncio.timeout(20):
+            while len(turns(system)) == seen:
+                await asyncio.sleep(0.02)
         assert [(t["degraded"], t["recorded"]) for t in turns(system)[seen:]] == [(False, True)]
