@@ -8,6 +8,7 @@ import sys
 
 PARTS = {
     "overhead": "the path's own cost beside the floor",
+    "context": "a context from a database 100 ms away: miss, hit, and the monolith's way",
     "growth": "does it cost more when more is stored",
     "bursts": "one reply per burst, and what a hold costs a lone message",
     "context_hang": "other loads while one load hangs",

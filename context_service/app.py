@@ -10,7 +10,10 @@ from context_service.lookups import Contexts
 from context_service.privacy import contact_hasher
 from context_service.service import ContextServicer
 from context_service.settings import ContextSettings
+from context_service.store.opening import Opening
 from context_service.store.sqlite import SqliteStore
+from context_service.store.supabase import SupabaseStore
+from context_service.store.supabase_client import SupabaseClient
 from context_service.sweeper import Sweeper
 from service_kit.backups import Backups
 from service_kit.clock import Clock, SystemClock
@@ -24,15 +27,15 @@ class ContextApp:
     def __init__(self, settings: ContextSettings, *, clock: Clock | None = None) -> None:
         settings.check()
         clock = clock or SystemClock()
-        hasher = contact_hasher(settings.privacy_key.get_secret_value(), settings.data_dir)
-        self._store = SqliteStore(path=settings.sqlite_path(), clock=clock, hasher=hasher)
+        self._opening = _opening(settings, clock)
+        self._store = self._opening.store
         self._contexts = Contexts(store=self._store, clock=clock, cache=_cache(settings))
         self._sweeper = Sweeper(store=self._store, clock=clock, retention_days=settings.retention_days)
         self._backups = Backups(data_dir=settings.data_dir, file_name="context.db")
 
     async def open(self) -> None:
         """Open the store. Raises ConfigurationError."""
-        await self._store.open()
+        await self._opening.open()
 
     def register(self, server: grpc.aio.Server) -> Sequence[str]:
         """Add the servicer."""
@@ -43,10 +46,11 @@ class ContextApp:
     async def ready(self) -> bool:
         """The store answers; raises when it does not."""
         await self._store.ping()
-        return True
+        return self._opening.done
 
     async def run_background(self) -> None:
-        """Delete what is too old."""
+        """Delete what is too old, once the store is known to be the right one."""
+        await self._opening.settled()
         await self._sweeper.run()
 
     async def drain(self) -> None:
@@ -57,6 +61,21 @@ class ContextApp:
         """Lookups first, then the store that they use."""
         await self._contexts.close()
         await self._store.close()
+
+
+def _opening(settings: ContextSettings, clock: Clock) -> Opening:
+    hasher = contact_hasher(settings.privacy_key.get_secret_value(), settings.data_dir)
+    if not settings.uses_supabase:
+        file = SqliteStore(path=settings.sqlite_path(), clock=clock, hasher=hasher)
+        return Opening(store=file, check=file.open, clock=clock)
+    client = SupabaseClient(
+        url=settings.supabase_url,
+        key=settings.supabase_secret_key.get_secret_value(),
+        timeout_s=settings.context_db_timeout_ms / 1000,
+        connections=settings.context_db_connections,
+    )
+    remote = SupabaseStore(client=client, clock=clock, hasher=hasher)
+    return Opening(store=remote, check=remote.check_schema, clock=clock)
 
 
 def _cache(settings: ContextSettings) -> ContextCache:

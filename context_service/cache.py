@@ -3,7 +3,7 @@
 Three rules keep it from ever telling what was true before the last recorded turn:
 
 1. An entry carries the conversation's version, and a reader says which version it must not be older than.
-2. A lookup that began before a write of the same conversation or lead ended is not kept (`Ticket`).
+2. What was asked of the store before a write of the same conversation or lead ended is not kept (`Ticket`).
 3. An entry goes after `ttl_s`, because others may change the database too, and when the day changes.
 """
 
@@ -28,9 +28,10 @@ class Snapshot:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Ticket:
-    """A lookup that is under way, and how many writes there had been when it began."""
+    """Something that the store was asked, when, and how many writes had ended by then."""
 
-    query: ContextQuery
+    began_s: float
+    day: str
     writes: int
 
 
@@ -73,39 +74,40 @@ class ContextCache:
         self._entries.move_to_end(query.conversation_id)
         return entry.snapshot
 
-    # ---- lookups
+    # ---- what the store answers
 
-    def begin(self, query: ContextQuery) -> Ticket:
-        """A lookup begins; its ticket has to come back to `keep` or `give_up`."""
-        ticket = Ticket(query=query, writes=self._writes)
+    def begin(self, *, now_s: float, day: str) -> Ticket:
+        """The store is asked; the ticket has to come back to `keep`, `recorded` or `give_up`."""
+        ticket = Ticket(began_s=now_s, day=day, writes=self._writes)
         self._tickets[ticket] = None
         return ticket
 
-    def keep(self, ticket: Ticket, snapshot: Snapshot, *, began_s: float, day: str) -> None:
-        """What the lookup found, unless it was written meanwhile."""
-        known = self._entries.get(ticket.query.conversation_id)
-        fresh = not self._was_written(ticket, snapshot)
+    def keep(self, ticket: Ticket, query: ContextQuery, snapshot: Snapshot) -> None:
+        """What a lookup found, unless it was written meanwhile."""
+        known = self._entries.get(query.conversation_id)
+        fresh = self._is_fresh(ticket, query.conversation_id, snapshot.lead)
         self.give_up(ticket)
         if fresh and (known is None or known.snapshot.version <= snapshot.version):
-            self._put(ticket.query, snapshot, until_s=began_s + self._ttl_s, day=day)
+            self._put(ticket, query, snapshot)
 
     def give_up(self, ticket: Ticket) -> None:
-        """The lookup failed, or what it found was kept."""
+        """The store did not answer, or what it said was kept."""
         del self._tickets[ticket]
         oldest = next(iter(self._tickets)).writes if self._tickets else self._writes
         while self._written and next(iter(self._written.values())) <= oldest:
             self._written.popitem(last=False)
 
-    # ---- writes
-
-    def recorded(self, conversation_id: str, after: After | None, *, now_s: float, day: str) -> None:
+    def recorded(self, ticket: Ticket, conversation_id: str, after: After | None) -> None:
         """A turn was recorded. Without knowing what it left behind, or out of order, the entry goes."""
         known = self._entries.get(conversation_id)
+        fresh = after is not None and self._is_fresh(ticket, conversation_id, after.lead)
+        self.give_up(ticket)
         self.drop(conversation_id)
         if after is None:
             return
         self.drop_lead(after.lead.lead_id)
-        if known is None or known.snapshot.version != after.conversation.version - 1 or day != known.day:
+        in_order = known is not None and known.snapshot.version == after.conversation.version - 1
+        if known is None or not in_order or not fresh or ticket.day != known.day:
             return
         snapshot = Snapshot(
             lead=after.lead,
@@ -114,7 +116,9 @@ class ContextCache:
             usage=after.usage,
             version=after.conversation.version,
         )
-        self._put(known.query, snapshot, until_s=now_s + self._ttl_s, day=day)
+        self._put(ticket, known.query, snapshot)
+
+    # ---- writes
 
     def drop(self, *conversation_ids: str) -> None:
         """Something of these conversations was written, or may have been."""
@@ -139,16 +143,14 @@ class ContextCache:
             self._written[what] = self._writes
             self._written.move_to_end(what)
 
-    def _was_written(self, ticket: Ticket, snapshot: Snapshot) -> bool:
-        names = [f"conversation:{ticket.query.conversation_id}"]
-        if snapshot.lead is not None:
-            names.append(f"lead:{snapshot.lead.lead_id}")
-        return any(self._written.get(name, 0) > ticket.writes for name in names)
+    def _is_fresh(self, ticket: Ticket, conversation_id: str, lead: Lead | None) -> bool:
+        names = [f"conversation:{conversation_id}", *([f"lead:{lead.lead_id}"] if lead else [])]
+        return all(self._written.get(name, 0) <= ticket.writes for name in names)
 
-    def _put(self, query: ContextQuery, snapshot: Snapshot, *, until_s: float, day: str) -> None:
+    def _put(self, ticket: Ticket, query: ContextQuery, snapshot: Snapshot) -> None:
         self._remove(query.conversation_id)
-        size = _size(snapshot)
-        entry = _Entry(snapshot=snapshot, query=query, until_s=until_s, day=day, size=size)
+        size, until_s = _size(snapshot), ticket.began_s + self._ttl_s
+        entry = _Entry(snapshot=snapshot, query=query, until_s=until_s, day=ticket.day, size=size)
         self._entries[query.conversation_id] = entry
         self.bytes += size
         if snapshot.lead is not None:

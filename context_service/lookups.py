@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
-from context_service.cache import ContextCache, Snapshot
+from context_service.cache import ContextCache, Snapshot, Ticket
 from context_service.domain import (
     ContextQuery,
     Conversation,
@@ -115,11 +115,11 @@ class Contexts:
 
     async def record_turn(self, record: TurnRecord) -> Recorded:
         """See `ContextStore.record_turn`."""
-        recorded: Recorded | None = None
+        ticket, recorded = self._ticket(), None
         try:
             recorded = await self._store.record_turn(record)
         finally:
-            self._turn_recorded(record, recorded)
+            self._turn_recorded(ticket, record, recorded)
         return recorded
 
     async def put_summary(self, conversation_id: str, summary: Summary) -> None:
@@ -133,6 +133,9 @@ class Contexts:
             return await self._store.update_lead(lead_id, tenant, patch)
         finally:
             self._cache.drop_lead(lead_id)
+            # Who asks from now on must not share a lookup that was begun before; which of them show this lead is not
+            # known before they end.
+            self._flights.clear()
 
     async def forget(
         self, tenant: str, alias: str, conversation_ids: tuple[str, ...], *, do_not_contact: bool
@@ -153,9 +156,11 @@ class Contexts:
             yield
         finally:
             self._cache.drop(*conversation_ids)
+            self._flights.clear()
 
-    def _turn_recorded(self, record: TurnRecord, recorded: Recorded | None) -> None:
+    def _turn_recorded(self, ticket: Ticket, record: TurnRecord, recorded: Recorded | None) -> None:
         if recorded is not None and recorded.duplicate:
+            self._cache.give_up(ticket)
             return
         merged, after = record.merged_conversation_ids, recorded.after if recorded else None
         for lead_id in {self._cache.lead_of(one) for one in merged} - {""}:
@@ -164,7 +169,7 @@ class Contexts:
         where = after.conversation.conversation_id if after else record.conversation_id
         gone = {*merged, *({record.conversation_id} - {where})}
         self._cache.drop(*gone, *([where] if merged else []))
-        self._cache.recorded(where, after, now_s=self._clock.monotonic(), day=self._today())
+        self._cache.recorded(ticket, where, after)
 
     # ---- looking up
 
@@ -194,13 +199,13 @@ class Contexts:
             flight.task.exception()
 
     async def _look_up_and_keep(self, query: ContextQuery) -> _Found:
-        ticket, began_s, day = self._cache.begin(query), self._clock.monotonic(), self._today()
+        ticket = self._ticket()
         try:
             found = await self._look_up(query)
         except BaseException:
             self._cache.give_up(ticket)
             raise
-        self._cache.keep(ticket, found.snapshot, began_s=began_s, day=day)
+        self._cache.keep(ticket, query, found.snapshot)
         return found
 
     async def _look_up(self, query: ContextQuery) -> _Found:
@@ -240,6 +245,9 @@ class Contexts:
         began = self._clock.monotonic()
         value = await lookup
         return Timed(value=value, seconds=self._clock.monotonic() - began)
+
+    def _ticket(self) -> Ticket:
+        return self._cache.begin(now_s=self._clock.monotonic(), day=self._today())
 
     def _today(self) -> str:
         return datetime.fromtimestamp(self._clock.now_ms() / 1000, UTC).date().isoformat()

@@ -8,7 +8,7 @@ from agent_service.persona import Answered, Persona, Reads, Step
 from agent_service.playbook import facts
 from agent_service.playbook.answers import about_something_else, own_words, read_step
 from agent_service.playbook.choosing import SHORT_ANSWER, choose, find_offer, may_choose, read_change, read_wish
-from agent_service.playbook.hearing import agreement_before, hear
+from agent_service.playbook.hearing import Heard, agreement_before, hear
 from agent_service.playbook.past import comparable
 from agent_service.playbook.questions import entries_for, may_ask, named_entries, stated_entries, worth_an_answer
 from agent_service.playbook.scene import MOMENTS, Reading, Scene, keep
@@ -44,7 +44,8 @@ def read_turn(messages: tuple[Message, ...], scene: Scene) -> Reading:
 
 def _read(text: str, reading: Reading, scene: Scene) -> None:
     wanted = intents(text)
-    if Intent.COMPLAINT in wanted and grumbles_about(text, scene.persona.bill_topic):
+    amount = scene.persona.amount
+    if amount is not None and Intent.COMPLAINT in wanted and grumbles_about(text, amount.topic):
         wanted -= {Intent.COMPLAINT}
     if _is_answer_not_refusal(text, scene):
         wanted -= {Intent.REFUSAL}
@@ -64,19 +65,25 @@ def _read(text: str, reading: Reading, scene: Scene) -> None:
     if money or name:
         left = [each for each in left if len(each.split()) <= SHORT_ANSWER and read_answer(each) is not None]
     elif scene.open_step is not None and scene.open_step.reads in _STATED:
-        left = [each for each in left if each in offering]
+        left = [each for each in left if _begins(each, offering)]
     elif scene.open_step is not None and scene.open_step.reads is Reads.YES_NO:
         left = [each for each in left if not about_something_else(scene.open_step, each)] or left
     answered = _read_heard_open(told, before, reading, scene) or (
         not offered and _read_answer(_joined(left), reading, scene)
     )
     heard = set(reading.answered) != before
-    offered = offered or (not answered and read_wish([each for each in left if each in offering], reading, scene))
+    offered = offered or (
+        not answered and read_wish([each for each in left if _begins(each, offering)], reading, scene)
+    )
     _read_implied(reading, scene)
     consumed = bool(money or name or place or met or answered or offered or heard)
     _collect_questions(pieces, reading, scene, consumed=consumed)
     if reading.offer is not None:
         reading.intents.discard(Intent.REFUSAL)
+
+
+def _begins(text: str, clauses_of_kind: list[str]) -> bool:
+    return any(clause.startswith(text) for clause in clauses_of_kind)
 
 
 def _is_answer_not_refusal(text: str, scene: Scene) -> bool:
@@ -94,7 +101,10 @@ def _trigger(text: str, persona: Persona) -> str:
 
 
 def _read_money(text: str, reading: Reading, scene: Scene) -> bool:
-    topic = scene.persona.bill_topic
+    amount = scene.persona.amount
+    if amount is None:
+        return False
+    topic = amount.topic
     expected = reading.last_money is not None or (scene.open_step is not None and scene.open_step.reads is Reads.MONEY)
     if not expected and (Intent.CORRECTION in intents(text) or adds_up(text)):
         expected = any(step.reads is Reads.MONEY for step in scene.past.recently_asked(scene.persona, 2))
@@ -102,7 +112,7 @@ def _read_money(text: str, reading: Reading, scene: Scene) -> bool:
         expected = any(step.reads is Reads.MONEY for step in scene.past.recently_asked(scene.persona, 4))
     if not expected:
         text = " ".join(_stated(each, topic) for each in sentences(text))
-    money = read_money(text, topic=topic, expected=expected, ignore=scene.persona.bill_ignore)
+    money = read_money(text, topic=topic, expected=expected, ignore=amount.ignore)
     if money is None or not money.certain:
         return False
     before = reading.patch.bill_cents if reading.patch.bill_cents is not None else scene.lead.bill_cents
@@ -199,10 +209,18 @@ def _hear(told: list[str], reading: Reading, scene: Scene) -> list[str]:
             whole = own_words(text) if len(heard) == 1 and each.step.reads in _OWN_WORDS else ""
             reading.patch = facts.with_field(reading.patch, each.step.field, whole or each.value)
             reading.answered[each.step.id] = each.value
-        rest = agreement_before(text, heard) if heard else text
+        rest = _before(text, heard, scene) if heard else text
         if rest:
             left.append(rest)
     return left
+
+
+def _before(text: str, heard: list[Heard], scene: Scene) -> str:
+    """What stands before the first answer that was heard and may answer the open question."""
+    if scene.open_step is not None and scene.open_step.reads is Reads.OFFER:
+        # The choice of "essa pro meu filho": what follows it answers something else.
+        return text[: heard[0].start].strip()
+    return agreement_before(text, heard)
 
 
 def _read_heard_open(told: list[str], before: set[str], reading: Reading, scene: Scene) -> bool:

@@ -8,6 +8,7 @@ import apsw
 from context_service.domain import LeadField, LeadPatch, TurnRecord
 from context_service.privacy import ContactHasher
 from context_service.store import reads, rows
+from context_service.store.lines import last_from_lead_ms, referral_of
 from service_kit import logs
 from service_kit.errors import NotFound
 
@@ -41,8 +42,7 @@ def learn_names(db: apsw.Connection, lead_id: str, record: TurnRecord, now: str)
 
 def touch(db: apsw.Connection, lead_id: str, record: TurnRecord, *, now: str) -> None:
     """What every turn leaves on its lead."""
-    last = max((one.sent_ms for one in record.messages if one.author == "lead"), default=None)
-    referral = next((one.referral for one in record.messages if one.referral), None)
+    last, referral = last_from_lead_ms(record), referral_of(record)
     db.execute(
         "UPDATE leads SET updated_at = :now, "
         "display_name = coalesce(nullif(:display_name, ''), display_name), referral = coalesce(referral, :referral), "

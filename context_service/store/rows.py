@@ -1,8 +1,7 @@
 """How the nouns look as columns: instants as ISO text, money as decimal text, lists and maps as JSON."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -83,11 +82,6 @@ def from_column(field: LeadField, column: str | int | None) -> FieldValue:
     if field is LeadField.BILL_VALUE:
         return to_cents(str(column))
     return bool(column) if field is LeadField.INTERESTED else column
-
-
-def media_column(media: Sequence[Media]) -> str | None:
-    """Files of a message as JSON; None when there are none."""
-    return to_json([asdict(item) for item in media]) if media else None
 
 
 def lead(row: Row) -> Lead:

@@ -1,20 +1,17 @@
 """Recording a turn, and putting a summary: each function is the inside of one transaction."""
 
 import uuid
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import apsw
 
 from context_service.domain import (
-    Author,
     ConversationStatus,
     FieldValue,
     Handoff,
-    IncomingMessage,
     LeadField,
     LeadPatch,
     Recorded,
-    SentPart,
     Summary,
     TurnKind,
     TurnRecord,
@@ -22,10 +19,10 @@ from context_service.domain import (
 from context_service.errors import Forgotten
 from context_service.privacy import ContactHasher
 from context_service.store import lead_writes, merging, reads, rows
+from context_service.store.lines import by_human, history_lines
 from service_kit.errors import InvalidArgument, NotFound, WrongState
 
 HUMAN_STAGE = "HUMAN_HANDOFF"
-_ROLES = {Author.LEAD: "user", Author.HUMAN: "assistant", Author.ASSISTANT: "assistant"}
 _INSERT_MESSAGE = (
     "INSERT INTO messages (id, conversation_id, sequence, tenant, channel, instance, role, sender, content, "
     "message_type, media_type, media_data, details, turn_id, provider_message_id, delivery_state, fallback, "
@@ -136,9 +133,28 @@ def _open_conversation(db: apsw.Connection, record: TurnRecord, lead_id: str, no
 
 
 def _append(db: apsw.Connection, record: TurnRecord) -> None:
-    lines = [_Line.of_message(one) for one in record.messages] + [_Line.of_part(one, record) for one in record.parts]
-    for line in lines:
-        db.execute(_INSERT_MESSAGE, line.columns(record))
+    scope = record.scope
+    for line in history_lines(record):
+        columns = {
+            "id": str(uuid.uuid4()),
+            "conversation_id": record.conversation_id,
+            "tenant": scope.tenant,
+            "channel": scope.channel,
+            "instance": scope.instance,
+            "role": line.role,
+            "sender": line.author,
+            "content": line.text,
+            "message_type": line.message_type,
+            "media_type": line.media_type,
+            "media_data": rows.to_json(line.media) if line.media else None,
+            "details": rows.to_json(line.details) if line.details else None,
+            "turn_id": record.turn_id,
+            "provider_message_id": line.provider_message_id,
+            "delivery_state": line.delivery,
+            "fallback": int(line.fallback),
+            "created_at": rows.to_text(line.at_ms),
+        }
+        db.execute(_INSERT_MESSAGE, columns)
         if db.changes():
             db.execute(
                 "UPDATE conversations SET total_messages = total_messages + 1 WHERE id = ?", (record.conversation_id,)
@@ -208,70 +224,6 @@ def _close_turn(db: apsw.Connection, record: TurnRecord, lead_id: str, *, handed
 
 def _status(record: TurnRecord, *, handed_over: bool) -> ConversationStatus | None:
     """A copy of the buffer's pause as far as a turn shows it; None: as it was, but open."""
-    if handed_over or any(message.author is Author.HUMAN for message in record.messages):
+    if handed_over or by_human(record):
         return ConversationStatus.PAUSED
     return ConversationStatus.ACTIVE if record.kind is TurnKind.ANSWER else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Line:
-    """A message or a bubble on its way into the table."""
-
-    author: Author
-    text: str
-    message_type: str
-    at_ms: int
-    provider_message_id: str
-    delivery: str = ""
-    media_type: str = ""
-    media_data: str | None = None
-    details: str | None = None
-    fallback: bool = False
-
-    @classmethod
-    def of_message(cls, message: IncomingMessage) -> "_Line":
-        return cls(
-            author=message.author,
-            text=message.text,
-            message_type=message.message_type,
-            at_ms=message.sent_ms,
-            provider_message_id=message.message_id,
-            media_type=message.media[0].mime_type if message.media else "",
-            media_data=rows.media_column(message.media),
-            details=rows.to_json(message.details) if message.details else None,
-        )
-
-    @classmethod
-    def of_part(cls, part: SentPart, record: TurnRecord) -> "_Line":
-        return cls(
-            author=Author.ASSISTANT,
-            text=part.text,
-            message_type="text",
-            at_ms=record.ended_ms,
-            provider_message_id=part.provider_message_id,
-            delivery=part.delivery,
-            details=rows.to_json({"part": part.index}),
-            # The honest sentence is no knowledge either.
-            fallback=record.generation.fallback or record.kind is TurnKind.APOLOGY,
-        )
-
-    def columns(self, record: TurnRecord) -> dict[str, str | int | None]:
-        return {
-            "id": str(uuid.uuid4()),
-            "conversation_id": record.conversation_id,
-            "tenant": record.scope.tenant,
-            "channel": record.scope.channel,
-            "instance": record.scope.instance,
-            "role": _ROLES[self.author],
-            "sender": self.author,
-            "content": self.text,
-            "message_type": self.message_type,
-            "media_type": self.media_type,
-            "media_data": self.media_data,
-            "details": self.details,
-            "turn_id": record.turn_id,
-            "provider_message_id": self.provider_message_id,
-            "delivery_state": self.delivery,
-            "fallback": int(self.fallback),
-            "created_at": rows.to_text(self.at_ms),
-        }

@@ -14,7 +14,7 @@ from agent_service.agent import Agent
 from agent_service.app import AgentApp
 from agent_service.conversation import Lead, Line, ModelEvent, TextDelta, Turn
 from agent_service.models import ModelState
-from agent_service.persona import load_persona
+from agent_service.persona_source import PersonaSource
 from agent_service.settings import AgentSettings
 from agentic_sdr.agent.v1 import agent_service_pb2 as pb
 from agentic_sdr.agent.v1 import agent_service_pb2_grpc as rpc
@@ -198,10 +198,10 @@ async def test_effects_that_are_kept_already_are_not_called_again() -> None:
 async def test_a_slow_playbook_streams_and_says_the_same() -> None:
     async with serving() as stub:
         fast = await respond(stub, begin("oi"), context())
-    async with serving(SDR_AGENT_PLAYBOOK_DELAY_MS="200") as stub:
+    async with serving(SDR_AGENT_PLAYBOOK_DELAY_MS="600") as stub:
         slow = await respond(stub, begin("oi"), context())
     assert slow.text == fast.text and len(slow.frames) > len(fast.frames)
-    assert slow.done is not None and slow.done.first_token.ToMilliseconds() >= 200
+    assert slow.done is not None and slow.done.first_token.ToMilliseconds() >= 600
 
 
 async def test_a_cancelled_call_stops_the_model_at_once() -> None:
@@ -352,7 +352,10 @@ class StubModel:
 def app_with(model: StubModel) -> AgentApp:
     clock = SystemClock()
     agent = Agent(
-        load_persona=lambda: load_persona("demo-solar"), make_model=lambda _: model, clock=clock, max_replies=8
+        load_persona=PersonaSource("demo-solar", clock=clock).load,
+        make_model=lambda _: model,
+        clock=clock,
+        max_replies=8,
     )
     return AgentApp(settings(), clock=clock, agent=agent)
 
@@ -390,7 +393,7 @@ async def test_a_warm_up_that_never_ends_is_closed() -> None:
     assert model.closed
 
 
-@pytest.mark.parametrize("name", ["openai:gpt", "gguf:/weights", "other"])
+@pytest.mark.parametrize("name", ["openai:gpt", "openai:", "gguf:", "other"])
 def test_models_that_are_not_there_are_refused_at_start(name: str) -> None:
     with pytest.raises(ConfigurationError, match="SDR_AGENT_MODEL"):
         AgentApp(settings(SDR_AGENT_MODEL=name))

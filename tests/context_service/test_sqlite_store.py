@@ -15,7 +15,7 @@ from service_kit.clock import ManualClock
 from service_kit.errors import Unavailable
 from service_kit.settings import ConfigurationError
 from tests.context_service.builders import message, query, record
-from tests.context_service.stores import HASHER
+from tests.context_service.keys import HASHER
 
 
 async def opened(path: Path, scripts: tuple[str, ...] | None = None) -> SqliteStore:

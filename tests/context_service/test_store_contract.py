@@ -26,7 +26,7 @@ def clock() -> ManualClock:
 @pytest.fixture(params=STORES.values(), ids=STORES.keys())
 async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock) -> AsyncIterator[ContextStore]:
     factory: Factory = request.param
-    async with factory(tmp_path, clock) as opened:
+    async with factory(tmp_path, clock, lambda: request.getfixturevalue("postgres_cluster")) as opened:
         yield opened
 
 

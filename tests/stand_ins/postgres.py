@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import psycopg
 from psycopg import sql
@@ -176,13 +176,14 @@ def _start(directory: Path, *, durable: bool) -> subprocess.Popen[bytes]:
     if account is not None:
         os.chown(directory, account.pw_uid, account.pw_gid)
     data = directory / "data"
-    initdb = [programs / "initdb", "-D", data, "-U", SUPERUSER, "--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8"]
-    careless = [] if durable else ["--no-sync"]
-    made = subprocess.run([*initdb, *careless], check=False, capture_output=True, text=True, **_as(account))
+    initdb: list[str | Path] = [programs / "initdb", "-D", data, "-U", SUPERUSER]
+    options = ["--auth=trust", "--encoding=UTF8", "--locale=C.UTF-8", *([] if durable else ["--no-sync"])]
+    made = subprocess.run([*initdb, *options], check=False, capture_output=True, text=True, **_as(account))
     if made.returncode:
         raise RuntimeError(f"initdb failed:\n{made.stdout}\n{made.stderr}")
     settings = _SETTINGS | {"unix_socket_directories": str(directory)} | ({} if durable else _CARELESS)
-    command = [programs / "postgres", "-D", data, *(f"--{name}={value}" for name, value in settings.items())]
+    options = [f"--{name}={value}" for name, value in settings.items()]
+    command: list[str | Path] = [programs / "postgres", "-D", data, *options]
     # Should the tests be killed, the server follows them instead of staying behind (Linux).
     guard = ["setpriv", "--pdeathsig", "QUIT"] if shutil.which("setpriv") else []
     with (directory / "log").open("wb") as log:
@@ -205,7 +206,7 @@ def _account() -> pwd.struct_passwd | None:
     return pwd.getpwnam("nobody") if os.geteuid() == 0 else None
 
 
-def _as(account: pwd.struct_passwd | None) -> dict[str, object]:
+def _as(account: pwd.struct_passwd | None) -> dict[str, Any]:
     if account is None:
         return {}
     return {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
