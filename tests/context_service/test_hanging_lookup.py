@@ -22,23 +22,25 @@ from service_kit.backups import Backups
 from service_kit.clock import ManualClock
 from service_kit.testing import in_process_servicer
 from tests.context_service.builders import load, turn
-from tests.context_service.stores import no_cache, sqlite
+from tests.context_service.stores import no_cache, sqlite_store
 
 
 @asynccontextmanager
 async def served(folder: Path) -> AsyncIterator[tuple[ContextServiceStub, OneHangs]]:
     """The service over a real store in which the lookups of "stuck" hang."""
     clock = ManualClock()
-    async with sqlite(folder, clock) as real:
-        store = OneHangs(real, "stuck")
-        contexts = Contexts(store=cast(ContextStore, store), clock=clock, cache=no_cache())
-        backups = Backups(data_dir=folder, file_name="context.db")
-        servicer = ContextServicer(store=cast(ContextStore, store), contexts=contexts, backups=backups)
-        async with in_process_servicer(
-            lambda server: context_service_pb2_grpc.add_ContextServiceServicer_to_server(servicer, server)
-        ) as channel:
-            yield ContextServiceStub(channel), store
-        await contexts.close()
+    real = sqlite_store(folder / "context.db", clock)
+    await real.open()
+    store = OneHangs(real, "stuck")
+    contexts = Contexts(store=cast(ContextStore, store), clock=clock, cache=no_cache())
+    backups = Backups(data_dir=folder, file_name="context.db")
+    servicer = ContextServicer(store=cast(ContextStore, store), contexts=contexts, backups=backups)
+    async with in_process_servicer(
+        lambda server: context_service_pb2_grpc.add_ContextServiceServicer_to_server(servicer, server)
+    ) as channel:
+        yield ContextServiceStub(channel), store
+    await contexts.close()
+    await real.close()
 
 
 async def test_other_loads_and_all_writes_go_on(tmp_path: Path) -> None:
