@@ -16,6 +16,7 @@ import grpc
 
 from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
 from agentic_sdr.common.v1 import error_reason_pb2, lead_pb2, turn_pb2
+from ingress.accounting import with_generation
 from ingress.buffer_link import BufferLink
 from ingress.context_link import ContextLink
 from ingress.generation import ContextLoader, EmptyReply, Progress, Request, generate
@@ -37,8 +38,6 @@ RETRY_MIN_S = 0.1
 RETRY_MAX_S = 1.0
 MAX_FAILURES = 3
 BEGUN_KEPT = 10_000
-# An estimate: a cancelled generation cannot report its usage any more.
-CHARACTERS_PER_TOKEN = 4
 _log = logs.get(__name__)
 
 
@@ -231,8 +230,9 @@ class TurnRunner:
         self._generate(held, after_s=wait)
 
     def _discard(self, held: HeldTurn) -> None:
-        self.counters["discarded_tokens"] += -(-held.generated // CHARACTERS_PER_TOKEN)
-        held.generated = 0
+        if held.asked:
+            self.counters["discarded_tokens"] += held.discarded.add(held.generated)
+        held.generated, held.asked = 0, False
 
     # ---- generating
 
@@ -295,7 +295,7 @@ class TurnRunner:
         )
 
     def _on_context(self, held: HeldTurn, known: lead_pb2.ConversationContext) -> None:
-        held.known = known
+        held.known, held.asked = known, True
         held.timeline.degraded = known.degraded
         held.timeline.mark("context", self._clock.monotonic())
         _log.debug("context_arrived", turn_id=held.turn_id, epoch=held.epoch)
@@ -310,6 +310,8 @@ class TurnRunner:
         held.parts.extend(progress.parts)
         held.effects.extend(progress.effects)
         held.last, held.done = progress.last, progress.done
+        if progress.done:
+            held.effects = with_generation(held.effects, held.discarded, done=progress.done, usage=progress.usage)
         if progress.parts or progress.last:
             held.said_effects = list(held.effects)
             if progress.last:
@@ -328,7 +330,7 @@ class TurnRunner:
 
     def _say_honest(self, held: HeldTurn) -> None:
         held.parts, held.last, held.needs_human = [self._honest_sentence()], True, True
-        held.effects = held.said_effects = []
+        held.effects, held.said_effects = with_generation([], held.discarded), []
         self.counters["honest_sentences"] += 1
         self._ask(held)
 

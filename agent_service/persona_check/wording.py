@@ -9,6 +9,7 @@ from agent_service.persona import Persona
 from agent_service.persona_check.finding import Finding, Loc, error, warning
 from agent_service.persona_check.said import Said, texts
 from agent_service.playbook.past import comparable
+from agent_service.understanding.sensitive import has_sensitive
 from agent_service.understanding.text import fold
 
 LONG_CHARS = 300
@@ -40,6 +41,12 @@ _UNACCENTED = re.compile(
 )
 _ENGLISH = re.compile(r"\b(?:the|you|your|please|thank|thanks|we|are|is|would|like|have|with|this|our)\b")
 _ENGLISH_WORDS = 3
+# What a persona says is shown to language models and may be said to leads: nothing in it is secret.
+_SECRET = re.compile(
+    r"\b(?:sk|pk|rk|ghp|gho|xox[abp])[-_][\w-]{16,}|\bAKIA[A-Z0-9]{12,}|\beyJ[\w-]{10,}\.|\bBearer\s+\S{12,}"
+    r"|\b(?:senha|password|token|api[_ -]?key)\s*[:=]\s*\S+",
+    re.IGNORECASE,
+)
 
 
 def check(persona: Persona) -> Iterator[Finding]:
@@ -48,6 +55,7 @@ def check(persona: Persona) -> Iterator[Finding]:
     for said in everything:
         yield from _placeholders(said)
         yield from _form(said)
+        yield from _private(said)
         if said.spoken:
             yield from _content(persona, said)
     yield from _twice(everything)
@@ -79,6 +87,13 @@ def _form(said: Said) -> Iterator[Finding]:
         yield error(said.loc, "needs its question mark: by it the question is recognised when it is answered")
     if said.last and "?" in text:
         yield warning(said.loc, "asks something, and nobody here is left to read the answer")
+
+
+def _private(said: Said) -> Iterator[Finding]:
+    if _SECRET.search(said.text):
+        yield error(said.loc, "holds a key or password, which every language model and in the end every lead may see")
+    elif has_sensitive(said.text):
+        yield warning(said.loc, "holds what looks like a document or bank detail")
 
 
 def _content(persona: Persona, said: Said) -> Iterator[Finding]:

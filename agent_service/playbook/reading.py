@@ -4,7 +4,7 @@ import re
 from dataclasses import replace
 
 from agent_service.conversation import Kind, Message
-from agent_service.persona import Answered, Persona, Reads, Step
+from agent_service.persona import Answered, Reads, Step
 from agent_service.playbook import facts
 from agent_service.playbook.answers import about_something_else, own_words, read_step
 from agent_service.playbook.choosing import SHORT_ANSWER, choose, find_offer, may_choose, read_change, read_wish
@@ -12,6 +12,7 @@ from agent_service.playbook.hearing import Heard, agreement_before, hear
 from agent_service.playbook.past import comparable
 from agent_service.playbook.questions import entries_for, may_ask, named_entries, stated_entries, worth_an_answer
 from agent_service.playbook.scene import MOMENTS, Reading, Scene, keep
+from agent_service.playbook.triggers import trigger_reason
 from agent_service.understanding.clauses import Clause, clauses
 from agent_service.understanding.intents import Answer, Intent, grumbles_about, intents, is_question, read_answer
 from agent_service.understanding.moments import about_meeting, excludes_moment, find_day, find_time, proposes_meeting
@@ -51,7 +52,7 @@ def _read(text: str, reading: Reading, scene: Scene) -> None:
         wanted -= {Intent.REFUSAL}
     reading.intents |= wanted
     reading.sensitive = reading.sensitive or has_sensitive(text)
-    reading.trigger = _trigger(text, scene.persona) or reading.trigger
+    reading.trigger = trigger_reason(text, scene.persona) or reading.trigger
     money = _read_money(text, reading, scene)
     name = _read_name(text, reading, scene, bare=not money)
     pieces = _clauses(text, scene)
@@ -90,14 +91,6 @@ def _is_answer_not_refusal(text: str, scene: Scene) -> bool:
     step = scene.open_step
     closed = step is not None and step.reads is Reads.YES_NO and "não" not in step.outcomes
     return closed and _BARE_NO.fullmatch(fold(text)) is not None
-
-
-def _trigger(text: str, persona: Persona) -> str:
-    folded = fold(text)
-    for trigger in persona.handoff_triggers:
-        if any(pattern.search(folded) for pattern in trigger.patterns):
-            return trigger.reason
-    return ""
 
 
 def _read_money(text: str, reading: Reading, scene: Scene) -> bool:

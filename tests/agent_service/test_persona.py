@@ -52,6 +52,15 @@ def test_a_persona_may_be_a_file_or_a_folder(tmp_path: Path, data: dict[str, Any
         (lambda d: d["sentences"].update(thanks=["Oi {x}", "Tchau"]), "sentences.thanks.0: unknown placeholder x"),
         (lambda d: d["script"][8].update(reads="choice", choices={}), "choices: a step that reads a choice"),
         (lambda d: d.update(refused_stage="GONE"), "stages: GONE is missing"),
+        (lambda d: d["script"].append({**d["script"][1], "id": "bill2"}), "script: bill, bill2 all read money"),
+        (lambda d: d["script"][1].update(field="bill"), "script.bill.field: a step that reads money keeps it in"),
+        (lambda d: d["script"][0].update(field="amount"), "script.name.field: a step that reads money keeps it in"),
+        (lambda d: d["script"][1].pop("amount"), "script.1: amount: belongs to a step that reads money"),
+        (lambda d: d["handoff_triggers"][0].update(say=["Um."]), "handoff_triggers.0: say: needs a second variant"),
+        (lambda d: d.update(goal="{agent!r}"), "goal: a placeholder is a name in braces"),
+        (lambda d: d.update(goal="{agent:>9999999}"), "goal: a placeholder is a name in braces"),
+        (lambda d: d["objections"][0].update(id="price"), "faq: id price is used twice"),
+        (lambda d: d["offers"][0].update(instead="Nada"), "offers.investment_plant.instead: Nada is not the flow"),
     ],
 )
 def test_errors_name_the_file_and_the_key(

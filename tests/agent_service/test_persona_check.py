@@ -57,6 +57,13 @@ ERRORS: list[tuple[str, Callable[[Data], object], str, str]] = [
     ("another promise", sentence("idle", "Só um momento."), "sentences.idle.0", "promises what nobody will do"),
     ("a price", faq(answers=["Sai por R$ 200.", "Depende."]), "faq.price.answers.0", "rules out: r$ 200"),
     ("a document", sentence("noted", "Me passa o seu RG?"), "sentences.noted.0", "must not be asked for"),
+    (
+        "a key",
+        lambda d: d["facts"].append("O sistema usa sk-proj-abcdefghijklmnop1234."),
+        "facts.7",
+        "a key or password",
+    ),
+    ("a password", lambda d: d.update(hours="A senha: 123abc."), "hours", "a key or password"),
     ("a long one", sentence("idle", "Muito bem. " * 100), "sentences.idle.0", "are no chat message"),
     ("no question", step("patient", ask=["Para quem", "Para quem?"]), "script.patient.ask.0", "question mark"),
     (
@@ -118,6 +125,7 @@ WARNINGS: list[tuple[str, Callable[[Data], object], str, str]] = [
     ("English", sentence("idle", "Thank you, we are here for you."), "sentences.idle.0", "looks like English"),
     ("long", sentence("idle", "Muito bem, então. " * 20), "sentences.idle.0", "long for WhatsApp"),
     ("markup", sentence("idle", "Isto é **importante**."), "sentences.idle.0", "WhatsApp shows **"),
+    ("a document", lambda d: d["facts"].append("CNPJ 12.345.678/0001-90."), "facts.7", "a document or bank detail"),
     ("a list", sentence("idle", "Temos:\n- limpeza"), "sentences.idle.0", "WhatsApp shows -"),
     ("a question at the end", sentence("refused", "Tem certeza?"), "sentences.refused.0", "nobody here is left"),
     ("twice", sentence("idle", "Imagina!"), "sentences.idle.0", "is the same as sentences.thanks.0"),
@@ -184,6 +192,7 @@ def test_words_that_deny_are_no_request() -> None:
         "(?: \\w+)*(?: \\w+)*(?: \\w+)*z",
         ".*.*.*=",
         "(?:quero |eu |quero eu )+x",
+        "(?:y|(?:quero |eu |quero eu )+)x",
     ],
 )
 def test_patterns_that_explode_are_noticed(pattern: str) -> None:

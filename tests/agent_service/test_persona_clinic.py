@@ -2,11 +2,14 @@
 
 import random
 import re
+from dataclasses import replace
 
 import pytest
 
-from agent_service.conversation import Kind, Lead
+from agent_service.conversation import HandOver, Kind, Lead, LeadPatch
 from agent_service.persona import load_persona
+from agent_service.playbook.reply import make_reply
+from agent_service.playbook.triggers import triggered_reply
 from agent_service.prompt import fixed_part
 from tests.agent_service.talking import Talk, answers, asked, clinic
 
@@ -72,6 +75,22 @@ def test_pain_goes_to_a_human_at_once(text: str, before: tuple[str, ...]) -> Non
     reply = lead.say(text)
     assert lead.handoffs == ["urgência"] and lead.lead.stage == "HUMAN_HANDOFF"
     assert "into muito" in reply and "pronto-socorro" in reply and "?" not in reply
+
+
+def test_whichever_model_answers_the_words_for_pain_are_the_same() -> None:
+    """What a language model is never asked about: the playbook's words, its stage and its reason."""
+    lead = talk()
+    for line in ("oi", "Ana"):
+        lead.say(line)
+    turn = lead.turn("oi de novo", "meu dente tá doendo demais")
+    reply, played = triggered_reply(clinic(), turn), make_reply(clinic(), turn, words=clinic().words())
+    assert reply is not None and reply.bubbles == played.bubbles
+    assert reply.effects == (LeadPatch(stage="HUMAN_HANDOFF"), HandOver(reason="urgência"))
+    assert played.effects[-1] == reply.effects[-1]
+    again = replace(turn, lead=replace(turn.lead, stage="HUMAN_HANDOFF"))
+    handed = triggered_reply(clinic(), again)
+    assert handed is not None and handed.effects == (HandOver(reason="urgência"),)
+    assert triggered_reply(clinic(), lead.turn("sem dor", "quero uma limpeza")) is None
 
 
 @pytest.mark.parametrize("answer", ["sim", "tá doendo sim", "um pouco", "está sangrando"])

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from agent_service import persona_files
-from agent_service.conversation import Kind
+from agent_service.conversation import Author, Kind, Line, Message, Turn
 from agent_service.persona import Persona
 from agent_service.persona_check import check
+from agent_service.playbook.media import wordless_reply
 from agent_service.prompt import fixed_part
 from tests.agent_service.talking import Talk, asked
 from tests.agent_service.test_persona_clinic import LINES
@@ -60,9 +61,9 @@ def barest() -> Persona:
     """As little as can be loaded."""
     return persona(
         name="barest",
-        stages=["SOME"],
+        stages=["SOME", "GONE"],
         handoff_stage="SOME",
-        refused_stage="SOME",
+        refused_stage="GONE",
         scheduling_stage="SOME",
         meeting_stage="SOME",
         script=[{"id": "wish", "field": "wish", "reads": "text", "ask": ["O que deseja?", "Como ajudo?"]}],
@@ -108,11 +109,31 @@ def test_conditions_and_scores_follow_that_amount() -> None:
     assert asked(cheap.say("800"), "visit_day", cheap.persona) and cheap.lead.qualification != "QUALIFIED"
 
 
+def picture(of: Persona, *said: str) -> str:
+    history = tuple(Line(author=Author.ASSISTANT, text=text) for text in said)
+    reply = wordless_reply(of, Turn(messages=(Message(text="", kind=Kind.IMAGE),), history=history))
+    assert reply is not None
+    return reply.bubbles[0]
+
+
 def test_without_words_for_a_picture_it_is_a_picture_like_any_other() -> None:
-    talk = Talk(persona=rentals())
-    for line in ("oi", "Ana"):
-        talk.say(line)
-    assert asked(talk.say("", kind=Kind.IMAGE), "budget", talk.persona)
+    agency = rentals()
+    question = next(step.ask[0] for step in agency.script if step.id == "budget")
+    assert picture(agency, question) == agency.media_sentence
+
+
+def test_what_is_said_to_a_picture_has_its_placeholders_filled() -> None:
+    sentences = {**_CLINIC["sentences"], "media_again": ["{agent} só lê texto.", "Aqui é {agent}: escreva, por favor."]}
+    assert picture(persona(sentences=sentences), persona().media_sentence) == "Júlia só lê texto."
+
+
+def test_who_comes_back_finds_a_stage_even_where_no_step_has_one() -> None:
+    talk = Talk(persona=barest())
+    talk.say("oi")
+    talk.say("não tenho interesse")
+    assert talk.lead.stage == "GONE"
+    talk.say("mudei de ideia, quero continuar")
+    assert talk.lead.stage == "SOME"
 
 
 @pytest.mark.parametrize("make", [rentals, barest])
