@@ -11,6 +11,7 @@ PARTS = {
     "context": "a context from a database 100 ms away: miss, hit, and the monolith's way",
     "growth": "does it cost more when more is stored",
     "bursts": "one reply per burst, and what a hold costs a lone message",
+    "context_hang": "other loads while one load hangs",
     "hold_curve": "added wait against replies per thought, in virtual time",
 }
 QUICK = {"hold_curve": ["--thoughts", "150"]}

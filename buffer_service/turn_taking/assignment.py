@@ -111,7 +111,12 @@ class Assignment:
 
     def account(self, lane: Lane, turn: Turn) -> RecordedTurn:
         """A turn's account for history; see `recorded_turn`."""
-        return recorded_turn(lane, turn, merged=tuple(self.store.merged_into(lane)))
+        return self.accounts(lane, [turn])[0]
+
+    def accounts(self, lane: Lane, turns: Sequence[Turn]) -> tuple[RecordedTurn, ...]:
+        """The same for several. The lane is asked about once: the store saves all that it holds before it answers."""
+        merged = tuple(self.store.merged_into(lane)) if turns else ()
+        return tuple(recorded_turn(lane, turn, merged=merged) for turn in turns)
 
     def emit(self, sid: int, frame: Frame) -> None:
         """Sends a frame once the transaction is durable."""
@@ -170,7 +175,7 @@ class Assignment:
         self.recording.add(lane.conversation_id)
         turns, _ = self.store.unrecorded(lane, RECORD_BYTES)
         clock.record_upto = max((t.ended_no for t in turns), default=0)
-        records = tuple(self.account(lane, t) for t in turns)
+        records = self.accounts(lane, turns)
         self.emit(session.sid, Record(conversation_id=lane.conversation_id, turns=records))
 
     def give(self, now: int, lane: Lane, turn: Turn, session: Session, *, kept: bool = False) -> None:
@@ -199,7 +204,7 @@ class Assignment:
             last=turn.last,
             effects=turn.effects,
             min_version=lane.recorded_version,
-            unrecorded=tuple(self.account(lane, t) for t in older),
+            unrecorded=self.accounts(lane, older),
             more_unrecorded=more,
             kept=kept,
             truncated=turn.truncated,

@@ -19,6 +19,7 @@ from agentic_sdr.common.v1 import lead_pb2, message_pb2
 from agentic_sdr.context.v1 import context_service_pb2 as context_pb
 from agentic_sdr.context.v1 import context_service_pb2_grpc
 from ingress import summaries
+from ingress.context_link import ContextLink
 from ingress.generation import ContextLoader, Progress, Request, generate
 from ingress.reply_parts import PartCutter
 from ingress.services import Services
@@ -277,7 +278,7 @@ async def test_the_end_of_a_generation_tells_how_it_was_made_and_what_it_cost(tm
         await generate(
             services,
             Request(assign=assign, messages=[]),
-            ContextLoader(services, assign, timeout_s=5),
+            ContextLoader(ContextLink(services.context, load_timeout_s=5), assign),
             cutter=PartCutter(max_chars=600, max_parts=5),
             timeout_s=5,
             on_context=lambda _: None,

@@ -183,9 +183,9 @@ class Rig:
 
 
 @asynccontextmanager
-async def rig(tmp_path: Path, **environ: str) -> AsyncIterator[Rig]:
+async def rig(tmp_path: Path, *, context: ContextStandIn | None = None, **environ: str) -> AsyncIterator[Rig]:
     environ = {"SDR_DATA_DIR": str(tmp_path), "SDR_BUFFER_QUIET_MS": "20", "SDR_BUFFER_COMMIT_HOLD_MS": "0", **environ}
-    agent, context, provider = Agent(), ContextStandIn(), ProviderStandIn()
+    agent, context, provider = Agent(), context or ContextStandIn(), ProviderStandIn()
 
     def add(server: grpc.aio.Server) -> None:
         agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agent, server)
