@@ -77,11 +77,12 @@ doctor: ## list everything that is missing on this machine
 
 .PHONY: test
 test: check ## everything that CI runs: the static checks and all tests
-	PATH="$(BIN_PATH):$$PATH" $(PY) -m pytest $(ARGS)
+	PATH="$(BIN_PATH):$$PATH" $(PY) -m pytest -n 2 --dist loadfile -m "not system" $(ARGS)
+	PATH="$(BIN_PATH):$$PATH" $(PY) -m pytest -m system $(ARGS)
 
 .PHONY: test-fast
 test-fast: $(VENV)/.installed-dev ## the tests that start no servers, under a minute
-	PATH="$(BIN_PATH):$$PATH" $(PY) -m pytest -q -m "not system and not slow" $(ARGS)
+	PATH="$(BIN_PATH):$$PATH" $(PY) -m pytest -q -n 2 --dist loadfile -m "not system and not slow" $(ARGS)
 
 .PHONY: check
 check: $(VENV)/.installed-dev check-protos ## the static checks
