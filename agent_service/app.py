@@ -6,8 +6,9 @@ from collections.abc import Sequence
 import grpc
 
 from agent_service.agent import Agent
-from agent_service.models.factory import check_model, make_model
-from agent_service.persona import load_persona
+from agent_service.models.choice import choose
+from agent_service.models.factory import make_model
+from agent_service.persona_source import PersonaSource
 from agent_service.service import AgentServicer
 from agent_service.settings import AgentSettings
 from agentic_sdr.agent.v1 import agent_service_pb2, agent_service_pb2_grpc
@@ -21,9 +22,11 @@ class AgentApp:
     """The agent as a process. A slow model warms up while the port already answers, truthfully, "not yet"."""
 
     def __init__(self, settings: AgentSettings, *, clock: Clock | None = None, agent: Agent | None = None) -> None:
-        check_model(settings.model)
+        choose(settings)
         self._clock = clock or SystemClock()
-        self._agent = agent or make_agent(settings, clock=self._clock)
+        self._source = PersonaSource(settings.persona, clock=self._clock)
+        self._agent = agent or make_agent(settings, source=self._source, clock=self._clock)
+        self._reloads = agent is None
         self._warming: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
@@ -31,7 +34,12 @@ class AgentApp:
         self._warming = asyncio.create_task(self._agent.warm_up(), name="agent-warm-up")
         await asyncio.wait({self._warming}, timeout=_WARM_BEFORE_LISTENING_S)
         if self._warming.done():
-            self._warming.result()
+            try:
+                self._warming.result()
+            except BaseException:
+                # Nobody closes what never opened.
+                await self._agent.close()
+                raise
 
     def register(self, server: grpc.aio.Server) -> Sequence[str]:
         """Add the servicer."""
@@ -44,9 +52,11 @@ class AgentApp:
         return self._agent.ready
 
     async def run_background(self) -> None:
-        """A warm-up that fails later stops the process."""
+        """A warm-up that fails later stops the process; then the persona's files are watched."""
         if self._warming is not None:
             await self._warming
+        if self._reloads:
+            await self._source.watch(self._agent.use)
 
     async def drain(self) -> None:
         """Replies are short; the server's grace is enough for them."""
@@ -59,13 +69,11 @@ class AgentApp:
         await self._agent.close()
 
 
-def make_agent(settings: AgentSettings, *, clock: Clock) -> Agent:
+def make_agent(settings: AgentSettings, *, source: PersonaSource, clock: Clock) -> Agent:
     """The agent that the settings describe, cold."""
     return Agent(
-        load_persona=lambda: load_persona(settings.persona),
-        make_model=lambda persona: make_model(
-            settings.model, persona=persona, delay_ms=settings.playbook_delay_ms, clock=clock
-        ),
+        load_persona=source.load,
+        make_model=lambda persona: make_model(settings, persona=persona, clock=clock),
         clock=clock,
         max_replies=settings.max_replies,
     )

@@ -56,12 +56,14 @@ class Lead:
     """What is known of the person."""
 
     name: str = ""
+    email: str = ""
     bill_cents: int | None = None
     stage: str = ""
     interested: bool | None = None
     flow: str = ""
     score: int = 0
     qualification: str = ""
+    do_not_contact: bool = False
     preferences: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -70,12 +72,14 @@ class LeadPatch:
     """Facts to change; None leaves a field alone."""
 
     name: str | None = None
+    email: str | None = None
     bill_cents: int | None = None
     stage: str | None = None
     interested: bool | None = None
     flow: str | None = None
     score: int | None = None
     qualification: str | None = None
+    do_not_contact: bool | None = None
     preferences: Mapping[str, str] = field(default_factory=dict)
 
     def __bool__(self) -> bool:
@@ -124,6 +128,11 @@ class Turn:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FirstToken:
+    """A model began to write; its words follow when they may be said."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class TextDelta:
     """A piece of the reply."""
 
@@ -167,4 +176,4 @@ class Ended:
     wants_summary: bool = False
 
 
-ModelEvent = TextDelta | EffectCalled | UsageReported | Ended
+ModelEvent = FirstToken | TextDelta | EffectCalled | UsageReported | Ended

@@ -11,12 +11,13 @@ from agent_service.chat import ChatMessage
 from agent_service.conversation import Turn
 from agent_service.history import MESSAGE_TOKENS, ShownLine, Size, shown_lines, text_of, tokens, window
 from agent_service.persona import Persona
-from agent_service.prompt_parts import fixed_part, said_note, state_part, tool_part
+from agent_service.prompt_parts import fixed_part, said_note, state_part
 from agent_service.quoting import LINE_CHARACTERS, cut, shown, words
 from agent_service.summary import MIN_LINES, older_part
+from agent_service.tools import tools_json
 from service_kit.settings import ConfigurationError
 
-__all__ = ["Prompt", "PromptBudget", "build_prompt", "fixed_part", "prompt_budget", "prompt_texts", "tool_part"]
+__all__ = ["Prompt", "PromptBudget", "build_prompt", "fixed_part", "prompt_budget", "prompt_texts"]
 
 # Of what the fixed part leaves, for history and summary; the rest is for the lead's facts and the turn.
 _HISTORY_SHARE = 0.5
@@ -67,7 +68,7 @@ class Prompt:
 
 def prompt_budget(persona: Persona, *, total: int, size: Size) -> PromptBudget:
     """The budget of a persona's prompts. Errors: ConfigurationError when its fixed part leaves too little."""
-    free = total - size(fixed_part(persona)) - size(tool_part(persona)) - 2 * MESSAGE_TOKENS
+    free = total - size(fixed_part(persona)) - size(tools_json(persona)) - 2 * MESSAGE_TOKENS
     if free < _LEAST_FREE:
         raise ConfigurationError(
             f"SDR_AGENT_PROMPT_TOKENS: {total} is too little for the persona {persona.name}, whose fixed part takes "
@@ -78,7 +79,7 @@ def prompt_budget(persona: Persona, *, total: int, size: Size) -> PromptBudget:
 
 def build_prompt(persona: Persona, turn: Turn, *, size: Size, budget: PromptBudget) -> Prompt:
     """The prompt of a turn; a pure function of its arguments, and never above `budget.total`."""
-    fixed, tools, state = fixed_part(persona), tool_part(persona), state_part(persona, turn)
+    fixed, tools, state = fixed_part(persona), tools_json(persona), state_part(persona, turn)
     room = budget.total - sum(size(part) + MESSAGE_TOKENS for part in (fixed, tools, state))
     now, said = _turn_part(turn, size=size, most=max(0, room - budget.history))
     room -= sum(size(line) + MESSAGE_TOKENS for line in now)
@@ -100,7 +101,7 @@ def build_prompt(persona: Persona, turn: Turn, *, size: Size, budget: PromptBudg
 
 def prompt_texts(persona: Persona, turn: Turn) -> tuple[str, ...]:
     """Every text whose size `build_prompt` asks for as long as nothing has to be cut: for `TokenSizes.learn`."""
-    parts = [fixed_part(persona), tool_part(persona), state_part(persona, turn), _summary_text(turn.summary)]
+    parts = [fixed_part(persona), tools_json(persona), state_part(persona, turn), _summary_text(turn.summary)]
     parts += [_said_text(turn), said_note()] if turn.said else []
     return (*parts, *(text_of(line) for line in turn.history), *(shown(message) for message in turn.messages))
 

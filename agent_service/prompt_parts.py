@@ -1,10 +1,8 @@
-"""The texts of the prompt that this system writes itself: fixed part, tools, and the state of a turn."""
+"""The texts of the prompt that this system writes itself: the fixed part, and the state of a turn."""
 
-import json
 import re
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
 
 from agent_service.conversation import Lead, Turn
 from agent_service.persona import Condition, Offer, Outcome, Persona
@@ -15,7 +13,7 @@ from agent_service.understanding.text import fold
 _WEEKDAYS = ("segunda-feira", "terça-feira", "quarta-feira", "quinta-feira", "sexta-feira", "sábado", "domingo")
 _DAY_MS = 86_400_000
 # How the tools call a field of the script.
-_TOOL_FIELDS = {"bill": "bill_value", "flow": "chosen_flow"}
+_TOOL_FIELDS = {"amount": "bill_value", "flow": "chosen_flow"}
 # Of a fact that the lead gave in their own words; the whole of it stays with the context service.
 _FACT_CHARACTERS = 160
 _NAME_CHARACTERS = 60
@@ -76,16 +74,6 @@ def _fixed_part(key: _Same) -> str:
         _DATA,
     ]
     return "\n\n".join(_filled(block, persona) for block in blocks)
-
-
-def tool_part(persona: Persona) -> str:
-    """The tools as JSON, sorted, so that the same persona gives the same bytes."""
-    fields = sorted({step.field for step in persona.script} - {"name", "bill", "flow", "interested"})
-    tools: list[dict[str, Any]] = [
-        _tool("handoff_to_human", "Passa a conversa para uma pessoa.", {"reason": {"type": "string"}}, ["reason"]),
-        _tool("update_lead", "Guarda o que a pessoa disse.", _lead_fields(persona, fields), []),
-    ]
-    return json.dumps(tools, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
 def state_part(persona: Persona, turn: Turn) -> str:
@@ -159,7 +147,7 @@ def _script_lines(persona: Persona) -> list[str]:
 def _answers(persona: Persona) -> list[str]:
     """The shortest answer to each question, but for those that say nothing beyond facts and offers."""
     told = _content((*persona.facts, *(offer.pitch[0] for offer in persona.offers), persona.hours))
-    shortest = (min(entry.answers, key=len) for entry in persona.faq)
+    shortest = (min(entry.answers, key=len) for entry in persona.entries)
     return [answer for answer in shortest if len(_content((answer,)) - told) >= _NEW_WORDS]
 
 
@@ -169,8 +157,8 @@ def _content(texts: tuple[str, ...]) -> set[str]:
 
 def _condition_words(when: Condition) -> str:
     """A condition in words; long lists of values are left to the facts, which say the same."""
-    pieces = [f"com valor a partir de R$ {when.bill_from}"] if when.bill_from is not None else []
-    pieces += [f"com valor abaixo de R$ {when.bill_below}"] if when.bill_below is not None else []
+    pieces = [f"com valor a partir de R$ {when.amount_from}"] if when.amount_from is not None else []
+    pieces += [f"com valor abaixo de R$ {when.amount_below}"] if when.amount_below is not None else []
     short = {key: values for key, values in when.equals.items() if len(values) <= _NAMED_VALUES}
     pieces += [f"se {_TOOL_FIELDS.get(key, key)} = {' ou '.join(values)}" for key, values in short.items()]
     if not pieces:
@@ -186,20 +174,3 @@ def _filled(text: str, persona: Persona) -> str:
     for key in ("agent", "company", "city", "state"):
         text = text.replace("{" + key + "}", str(getattr(persona, key)))
     return text
-
-
-def _lead_fields(persona: Persona, fields: list[str]) -> dict[str, Any]:
-    text = {"type": "string"}
-    return {
-        "name": text,
-        "bill_value": {"type": "string", "description": "em reais, como foi dito"},
-        "chosen_flow": {"type": "string", "enum": sorted({offer.flow for offer in persona.offers})},
-        "interested": {"type": "boolean"},
-        "stage": {"type": "string", "enum": list(persona.stages)},
-        "preferences": {"type": "object", "properties": dict.fromkeys(fields, text)},
-    }
-
-
-def _tool(name: str, description: str, properties: dict[str, Any], required: list[str]) -> dict[str, Any]:
-    parameters = {"type": "object", "properties": properties, "required": required}
-    return {"type": "function", "function": {"name": name, "description": description, "parameters": parameters}}

@@ -9,7 +9,7 @@ import grpc
 
 from agent_service import wire
 from agent_service.agent import Agent
-from agent_service.conversation import EffectCalled, End, Ended, ModelEvent, TextDelta, UsageReported
+from agent_service.conversation import EffectCalled, End, Ended, FirstToken, ModelEvent, TextDelta, UsageReported
 from agent_service.errors import ModelFailed, NotBuilt
 from agentic_sdr.agent.v1 import agent_service_pb2 as pb
 from agentic_sdr.agent.v1 import agent_service_pb2_grpc as rpc
@@ -20,6 +20,7 @@ from service_kit.durations import duration_to_ms
 from service_kit.errors import DeadlineExceeded, ProtocolError
 
 DEFAULT_REMAINING_MS = 30_000
+DEFAULT_SUMMARY_S = 60.0
 _log = logs.get(__name__)
 Call = grpc.aio.ServicerContext[Any, Any]
 
@@ -58,8 +59,20 @@ class AgentServicer(rpc.AgentServiceServicer):
         _log.info("reply_made", turn_id=begin.turn_id, conversation_id=begin.conversation_id, **writing.facts())
 
     async def Summarize(self, request: pb.SummarizeRequest, context: Call) -> pb.SummarizeResponse:
-        """Arrives with the language models."""
-        raise NotBuilt(method="Summarize")
+        """Older history in a few sentences; see the contract."""
+        wire.check_summarize(request)
+        left_s = context.time_remaining()
+        seconds = DEFAULT_SUMMARY_S if left_s is None else min(left_s, DEFAULT_SUMMARY_S)
+        summary = await self._agent.summarize(
+            summary=request.summary,
+            history=wire.decode_history(request.history),
+            lead=wire.decode_lead(request.lead),
+            ends_at=asyncio.get_running_loop().time() + seconds,
+        )
+        if summary is None:
+            raise NotBuilt(method="Summarize")
+        _log.info("summary_made", conversation_id=request.conversation_id, model=summary.model)
+        return wire.encode_summary(summary)
 
     async def GetAgent(self, request: pb.GetAgentRequest, context: Call) -> pb.GetAgentResponse:
         """State, model, persona and times."""
@@ -76,12 +89,16 @@ class _Writing:
         self._clock = clock
         self._started = clock.monotonic()
         self._frames = 0
+        self._began_ms: int | None = None
 
     def frame(self, event: ModelEvent) -> pb.RespondResponse | None:
+        if isinstance(event, FirstToken) and not self._frames:
+            # Of the model whose words go out; one that failed before them began too.
+            self._began_ms = self._elapsed_ms()
         if isinstance(event, TextDelta):
             self._frames += 1
             if self.first_token_ms is None:
-                self.first_token_ms = self._elapsed_ms()
+                self.first_token_ms = self._elapsed_ms() if self._began_ms is None else self._began_ms
             return pb.RespondResponse(text=pb.TextDelta(text=event.text))
         if isinstance(event, EffectCalled):
             return pb.RespondResponse(effect=wire.encode_effect(event.effect))

@@ -1,6 +1,8 @@
 """Wire to domain and back; what is malformed is refused here."""
 
 import re
+import statistics
+from collections.abc import Iterable
 
 from agent_service.agent import AgentState, Report
 from agent_service.conversation import (
@@ -17,6 +19,7 @@ from agent_service.conversation import (
     Turn,
     UsageToday,
 )
+from agent_service.models import ModelState, Summary
 from agentic_sdr.agent.v1 import agent_service_pb2 as agent_pb
 from agentic_sdr.common.v1 import lead_pb2, message_pb2, turn_pb2
 from service_kit.durations import ms_to_duration, ms_to_timestamp, timestamp_to_ms
@@ -29,6 +32,7 @@ MAX_SAID = 100
 MAX_HISTORY = 1_000
 MAX_BEGIN_BYTES = 8 << 20
 MAX_CONTEXT_BYTES = 4 << 20
+MAX_FIRST_TOKENS = 20
 _LAST_SECOND = 253_402_300_799
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 
@@ -102,7 +106,7 @@ def _require(condition: object, message: str, field: str) -> None:
 
 def decode_turn(begin: agent_pb.Begin, context: lead_pb2.ConversationContext, *, now_ms: int) -> Turn:
     """The turn as the domain knows it. Its time is when the last message was accepted: a repetition is equal."""
-    history = tuple(_line(line) for line in context.history if line.author in _AUTHORS)
+    history = decode_history(context.history)
     answered = any(line.author is Author.ASSISTANT for line in history)
     accepted = max((timestamp_to_ms(message.accept_time) for message in begin.messages), default=0)
     usage = context.usage
@@ -139,12 +143,14 @@ def encode_effect(effect: Effect) -> turn_pb2.Effect:
     return turn_pb2.Effect(
         lead_update=turn_pb2.LeadUpdate(
             name=effect.name,
+            email=effect.email,
             bill_value_cents=effect.bill_cents,
             stage=effect.stage,
             qualification_score=effect.score,
             qualification_status=effect.qualification,
             interested=effect.interested,
             chosen_flow=effect.flow,
+            do_not_contact=effect.do_not_contact,
             preferences=dict(effect.preferences),
         )
     )
@@ -173,17 +179,73 @@ def encode_report(report: Report) -> agent_pb.GetAgentResponse:
         costs_money=report.costs_money,
         persona=persona.name if persona else "",
         persona_display_name=persona.agent if persona else "",
+        persona_version=report.persona_version,
         warm_up=ms_to_duration(report.warm_up_ms),
         steps=[agent_pb.WarmUpStep(name=step.name, duration=ms_to_duration(step.ms)) for step in report.steps],
         replies=report.replies,
         active_replies=report.active,
-        first_token_p50=ms_to_duration(report.first_token_p50_ms),
+        first_token_p50=ms_to_duration(round(statistics.median(report.first_tokens_ms or (0,)))),
+        last_first_tokens=[ms_to_duration(ms) for ms in report.first_tokens_ms[-MAX_FIRST_TOKENS:]],
+        models=[_model(state) for state in report.models],
         honest_sentence=persona.honest_sentence if persona else "",
         media_sentence=persona.media_sentence if persona else "",
     )
     if report.ready_ms:
         response.ready_time.CopyFrom(ms_to_timestamp(report.ready_ms))
     return response
+
+
+def decode_history(history: Iterable[lead_pb2.HistoryMessage]) -> tuple[Line, ...]:
+    """Lines of the authors that are known."""
+    return tuple(_line(line) for line in history if line.author in _AUTHORS)
+
+
+def decode_lead(lead: lead_pb2.Lead) -> Lead:
+    """What is known of the person."""
+    return _lead(lead)
+
+
+def check_summarize(request: agent_pb.SummarizeRequest) -> None:
+    """Refuse what no summary can be made from."""
+    _require(len(request.history) <= MAX_HISTORY, f"more than {MAX_HISTORY} messages", "history")
+    _require(len(request.summary.encode()) <= MAX_TEXT_BYTES, f"longer than {MAX_TEXT_BYTES} bytes", "summary")
+    _require(request.ByteSize() <= MAX_CONTEXT_BYTES, f"longer than {MAX_CONTEXT_BYTES} bytes", "history")
+
+
+def encode_summary(summary: Summary) -> agent_pb.SummarizeResponse:
+    """A summary with what it cost."""
+    return agent_pb.SummarizeResponse(
+        summary=summary.text,
+        through_sequence=summary.through_sequence,
+        model=summary.model,
+        usage=agent_pb.Usage(
+            prompt_tokens=summary.prompt_tokens,
+            cached_tokens=summary.cached_tokens,
+            completion_tokens=summary.completion_tokens,
+            cost_micros=summary.cost_micros,
+        ),
+    )
+
+
+def _model(state: ModelState) -> agent_pb.ModelState:
+    engine = state.engine
+    model = agent_pb.ModelState(
+        name=state.name,
+        available=state.available,
+        trouble=state.trouble,
+        calls=engine.calls,
+        failures=engine.failures,
+        prompt_tokens=engine.prompt_tokens,
+        cached_tokens=engine.cached_tokens,
+        completion_tokens=engine.completion_tokens,
+        connections_opened=engine.connections_opened,
+        open_streams=engine.open_streams,
+        connection_age=None if engine.connection_age_ms is None else ms_to_duration(engine.connection_age_ms),
+        cold_start=None if engine.cold_start_ms is None else ms_to_duration(engine.cold_start_ms),
+    )
+    if state.braked_until_ms:
+        model.braked_until.CopyFrom(ms_to_timestamp(state.braked_until_ms))
+    return model
 
 
 def _message(message: message_pb2.Message) -> Message:
@@ -208,12 +270,14 @@ def _line(line: lead_pb2.HistoryMessage) -> Line:
 def _lead(lead: lead_pb2.Lead) -> Lead:
     return Lead(
         name=lead.name,
+        email=lead.email,
         bill_cents=lead.bill_value_cents if lead.HasField("bill_value_cents") else None,
         stage=lead.current_stage,
         interested=lead.interested if lead.HasField("interested") else None,
         flow=lead.chosen_flow,
         score=lead.qualification_score,
         qualification=lead.qualification_status,
+        do_not_contact=lead.do_not_contact,
         preferences=dict(lead.preferences),
     )
 
@@ -224,11 +288,13 @@ def _effect(effect: turn_pb2.Effect) -> Effect:
     update = effect.lead_update
     return LeadPatch(
         name=update.name if update.HasField("name") else None,
+        email=update.email if update.HasField("email") else None,
         bill_cents=update.bill_value_cents if update.HasField("bill_value_cents") else None,
         stage=update.stage if update.HasField("stage") else None,
         interested=update.interested if update.HasField("interested") else None,
         flow=update.chosen_flow if update.HasField("chosen_flow") else None,
         score=update.qualification_score if update.HasField("qualification_score") else None,
         qualification=update.qualification_status if update.HasField("qualification_status") else None,
+        do_not_contact=update.do_not_contact if update.HasField("do_not_contact") else None,
         preferences=dict(update.preferences),
     )

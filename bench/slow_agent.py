@@ -13,7 +13,7 @@ from agent_service.agent import Agent
 from agent_service.app import AgentApp
 from agent_service.conversation import ModelEvent, Turn
 from agent_service.models.playbook import Playbook
-from agent_service.persona import load_persona
+from agent_service.persona_source import PersonaSource
 from agent_service.settings import AgentSettings
 from service_kit import logs
 from service_kit.clock import SystemClock
@@ -41,7 +41,7 @@ def main() -> None:
     SlowPlaybook.seconds = int(sys.argv[1]) / 1000
     clock = SystemClock()
     agent = Agent(
-        load_persona=lambda: load_persona(settings.persona),
+        load_persona=PersonaSource(settings.persona, clock=clock).load,
         make_model=lambda persona: SlowPlaybook(persona=persona, clock=clock),
         clock=clock,
         max_replies=settings.max_replies,

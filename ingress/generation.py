@@ -27,11 +27,13 @@ class EmptyReply(Exception):
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """What became known: new parts, effects, or the end."""
+    """What became known: new parts, effects, or the end, which tells how the reply was made and what it cost."""
 
     parts: Sequence[str] = ()
     effects: Sequence[turn_pb2.Effect] = ()
     last: bool = False
+    done: agent_pb.Done | None = None
+    usage: agent_pb.Usage | None = None
 
 
 @dataclass(kw_only=True)
@@ -92,6 +94,7 @@ async def generate(
     """Runs until the agent is done. Raises AioRpcError or EmptyReply; cancelling it stops the model at once."""
     call = services.agent.Respond(timeout=timeout_s, wait_for_ready=True)
     spoke = bool(request.said)
+    usage: agent_pb.Usage | None = None
     try:
         await call.write(agent_pb.RespondRequest(begin=_begin(request, timeout_s)))
         known = await context.get()
@@ -107,11 +110,13 @@ async def generate(
                     on_progress(Progress(parts=parts))
             elif kind == "effect":
                 on_progress(Progress(effects=[frame.effect]))
+            elif kind == "usage":
+                usage = frame.usage
             elif kind == "done":
                 rest = cutter.finish()
                 if not spoke and not rest and frame.done.reason != agent_pb.Done.REASON_SILENT:
                     raise EmptyReply
-                on_progress(Progress(parts=rest, last=True))
+                on_progress(Progress(parts=rest, last=True, done=frame.done, usage=usage))
                 return
         raise EmptyReply
     except asyncio.InvalidStateError:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass, field
 
+from agentic_sdr.agent.v1 import agent_service_pb2 as agent_pb
 from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
-from agentic_sdr.common.v1 import message_pb2, turn_pb2
+from agentic_sdr.common.v1 import lead_pb2, message_pb2, turn_pb2
 from ingress.generation import ContextLoader
 from ingress.providers import Destination
 from ingress.timeline import Timeline
@@ -53,6 +54,10 @@ class HeldTurn:
     recording: asyncio.Task[None] | None = None
     typing: asyncio.TimerHandle | None = None
     context: ContextLoader | None = None
+    known: lead_pb2.ConversationContext | None = None
+    """The context that the present generation was given."""
+    done: agent_pb.Done | None = None
+    """How the reply ended, once it has."""
 
     def __post_init__(self) -> None:
         self.adopt(self.assign)

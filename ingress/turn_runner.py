@@ -24,6 +24,7 @@ from ingress.recorder import Recorder
 from ingress.reply_parts import PartCutter
 from ingress.services import Services
 from ingress.settings import IngressSettings
+from ingress.summaries import Summaries
 from ingress.timeline import Timeline
 from service_kit import errors, logs
 from service_kit.clock import Clock
@@ -65,6 +66,7 @@ class TurnRunner:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._draining = self._stopping = False
         self.counters: Counter[str] = Counter()
+        self._summaries = Summaries(services, counters=self.counters)
         self.link = BufferLink(
             stub=services.buffer,
             capacity=settings.max_turns,
@@ -102,6 +104,7 @@ class TurnRunner:
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._summaries.close()
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
@@ -220,7 +223,7 @@ class TurnRunner:
         self.counters["restarts"] += 1
         self._discard(held)
         held.parts, held.last, held.effects, held.truncated = [], False, [], False
-        held.said_effects, held.needs_human = [], False
+        held.said_effects, held.needs_human, held.done = [], False, None
         wait = duration_to_ms(source.wait) / 1000 if isinstance(source, pb.Joined) else 0.0
         self._generate(held, after_s=wait)
 
@@ -290,6 +293,7 @@ class TurnRunner:
         )
 
     def _on_context(self, held: HeldTurn, known: lead_pb2.ConversationContext) -> None:
+        held.known = known
         held.timeline.degraded = known.degraded
         held.timeline.mark("context", self._clock.monotonic())
         _log.debug("context_arrived", turn_id=held.turn_id, epoch=held.epoch)
@@ -303,7 +307,7 @@ class TurnRunner:
     def _on_progress(self, held: HeldTurn, progress: Progress) -> None:
         held.parts.extend(progress.parts)
         held.effects.extend(progress.effects)
-        held.last = progress.last
+        held.last, held.done = progress.last, progress.done
         if progress.parts or progress.last:
             held.said_effects = list(held.effects)
             if progress.last:
@@ -493,6 +497,8 @@ class TurnRunner:
         self._drop(held)
         self.counters["finished"] += 1
         self._on_finished(held)
+        if held.known and held.done and held.done.wants_summary:
+            self._summaries.start(held.known)
 
     async def _record_list(self, record: pb.Record) -> None:
         done, version = await self._recorder.record(record.turns)

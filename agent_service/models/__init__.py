@@ -6,6 +6,15 @@ from typing import Protocol
 
 from agent_service.chat import EngineState
 from agent_service.conversation import Lead, Line, ModelEvent, Turn
+from agent_service.persona import Persona
+
+
+@dataclass(frozen=True, kw_only=True)
+class WarmStep:
+    """One step of the warm-up."""
+
+    name: str
+    ms: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +26,7 @@ class ModelState:
     trouble: str = ""
     braked_until_ms: int = 0
     engine: EngineState = field(default_factory=EngineState)
+    steps: tuple[WarmStep, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +66,10 @@ class Model(Protocol):
 
     async def warm(self) -> None:
         """Make the first real reply as fast as the hundredth: prime the prompt's fixed part, generate once."""
+        ...
+
+    async def use(self, persona: Persona) -> None:
+        """Speak from this version of the persona; replies under way keep theirs. Errors: ConfigurationError."""
         ...
 
     def stream(self, turn: Turn, *, ends_at: float) -> AsyncGenerator[ModelEvent, None]:

@@ -23,11 +23,11 @@ from agent_service.models.connections import Connections, is_private, was_kept_a
 from agent_service.models.deadline import Deadline
 from agent_service.models.openai_request import Parameters, body
 from agent_service.models.openai_stream import Reading
+from agent_service.settings import DEFAULT_BASE_URL
 from service_kit import logs
 from service_kit.clock import Clock, SystemClock
 from service_kit.settings import ConfigurationError
 
-DEFAULT_BASE_URL = "https://api.openai.com/v1"
 CONNECT_S = 2.0
 # After the model has finished, for the usage and the end of the stream; nobody waits for more.
 _TAIL_S = 1.0

@@ -38,6 +38,10 @@ class Playbook:
         turn = Turn(messages=tuple(Message(text=text) for text in burst), first_contact=True)
         make_reply(self._persona, turn, words=self._words)
 
+    async def use(self, persona: Persona) -> None:
+        """Speak from this version from the next turn on."""
+        self._persona, self._words = persona, persona.words()
+
     async def stream(self, turn: Turn, *, ends_at: float) -> AsyncGenerator[ModelEvent, None]:
         reply = await self._make(turn)
         bubbles = rest_of(reply.bubbles, turn.said) if turn.said else reply.bubbles

@@ -43,23 +43,25 @@ class Draft:
         """A variant that wasn't said yet, with its placeholders filled."""
         variant = self.past.pick(variants, self.used)
         self.used.append(variant)
-        return fill(variant, self._values())
+        return fill(variant, values(self.persona, self.lead, self.turn))
 
-    def _values(self) -> Mapping[str, str]:
-        fields = {step.reads: step.field for step in self.persona.script}
-        return {
-            "agent": self.persona.agent,
-            "company": self.persona.company,
-            "city": self.persona.city,
-            "state": self.persona.state,
-            "name": first_name(self.lead.name),
-            "bill": show_money(self.lead.bill_cents or 0),
-            "greeting": greeting(self.persona, self.turn.now_ms, self.turn.messages),
-            "moment": show_moment(
-                self.lead.preferences.get(fields.get(Reads.DAY, ""), ""),
-                self.lead.preferences.get(fields.get(Reads.TIME, ""), ""),
-            ),
-        }
+
+def values(persona: Persona, lead: Lead, turn: Turn) -> Mapping[str, str]:
+    """What stands for each placeholder; empty for what isn't known."""
+    fields = {step.reads: step.field for step in persona.script}
+    return {
+        "agent": persona.agent,
+        "company": persona.company,
+        "city": persona.city,
+        "state": persona.state,
+        "name": first_name(lead.name),
+        "amount": "" if lead.bill_cents is None else show_money(lead.bill_cents),
+        "greeting": greeting(persona, turn.now_ms, turn.messages),
+        "moment": show_moment(
+            lead.preferences.get(fields.get(Reads.DAY, ""), ""),
+            lead.preferences.get(fields.get(Reads.TIME, ""), ""),
+        ),
+    }
 
 
 def greeting(persona: Persona, now_ms: int, messages: Sequence[Message] = ()) -> str:

@@ -3,10 +3,9 @@
 from collections.abc import Iterable
 
 from agent_service.conversation import Author, End, Kind, Turn
-from agent_service.persona import Persona, Reads
-from agent_service.playbook.draft import Reply, greeting
+from agent_service.persona import Persona
+from agent_service.playbook.draft import Reply, values
 from agent_service.playbook.past import Past, fill
-from agent_service.understanding.names import first_name
 
 _WORDLESS = frozenset({Kind.STICKER})
 _READABLE = frozenset({Kind.LOCATION})
@@ -22,8 +21,9 @@ def wordless_reply(persona: Persona, turn: Turn) -> Reply | None:
         return Reply(bubbles=(), end=End.SILENT) if answered or turn.degraded else None
     past = Past.of(persona, turn.history)
     step = past.open_step(persona)
-    if Kind.IMAGE in kinds and step is not None and step.reads is Reads.MONEY and turn.lead.bill_cents is None:
-        return Reply(bubbles=(_fresh(past, persona.sentences.bill_photo),))
+    photo = step.amount.photo if step is not None and step.amount is not None else ()
+    if Kind.IMAGE in kinds and photo and turn.lead.bill_cents is None:
+        return Reply(bubbles=(_fresh(past, photo),))
     if past.said(persona.media_sentence):
         return Reply(bubbles=(_fresh(past, persona.sentences.media_again),))
     return Reply(bubbles=(*_opening(persona, turn), persona.media_sentence))
@@ -31,16 +31,8 @@ def wordless_reply(persona: Persona, turn: Turn) -> Reply | None:
 
 def _opening(persona: Persona, turn: Turn) -> Iterable[str]:
     if turn.first_contact:
-        values = {
-            "greeting": greeting(persona, turn.now_ms),
-            "agent": persona.agent,
-            "company": persona.company,
-            "city": persona.city,
-            "state": persona.state,
-            "name": first_name(turn.lead.name),
-        }
         variants = persona.sentences.opening_known if turn.lead.name else persona.sentences.opening
-        yield fill(variants[0], values)
+        yield fill(variants[0], values(persona, turn.lead, turn))
 
 
 def _fresh(past: Past, variants: tuple[str, ...]) -> str:

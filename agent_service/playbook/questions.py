@@ -21,7 +21,7 @@ _TELLS = frozenset(fold("não nem sem tenho temos já quero queria prefiro pode 
 def entries_for(sentence: str, persona: Persona, open_step: Step | None) -> list[Answered]:
     """The entries whose patterns the sentence fits; a general one gives way to a special one."""
     folded = fold(sentence)
-    found = [entry for entry in persona.faq if any(pattern.search(folded) for pattern in entry.patterns)]
+    found = [entry for entry in persona.entries if any(pattern.search(folded) for pattern in entry.patterns)]
     if open_step is not None and not is_question(sentence):
         # "não tenho contrato" answers the question about contracts and doesn't ask for them.
         asks = [fold(ask) for ask in open_step.ask]
@@ -33,7 +33,7 @@ def entries_for(sentence: str, persona: Persona, open_step: Step | None) -> list
 def stated_entries(clause: str, persona: Persona) -> list[Answered]:
     """The entries that are answered without being asked for: objections, worries."""
     folded = fold(clause)
-    return [entry for entry in persona.faq if any(pattern.search(folded) for pattern in entry.stated)]
+    return [entry for entry in persona.entries if any(pattern.search(folded) for pattern in entry.stated)]
 
 
 def named_entries(clause: str, persona: Persona, open_step: Step | None) -> list[Answered]:

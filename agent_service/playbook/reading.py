@@ -44,7 +44,8 @@ def read_turn(messages: tuple[Message, ...], scene: Scene) -> Reading:
 
 def _read(text: str, reading: Reading, scene: Scene) -> None:
     wanted = intents(text)
-    if Intent.COMPLAINT in wanted and grumbles_about(text, scene.persona.bill_topic):
+    amount = scene.persona.amount
+    if amount is not None and Intent.COMPLAINT in wanted and grumbles_about(text, amount.topic):
         wanted -= {Intent.COMPLAINT}
     if _is_answer_not_refusal(text, scene):
         wanted -= {Intent.REFUSAL}
@@ -94,7 +95,10 @@ def _trigger(text: str, persona: Persona) -> str:
 
 
 def _read_money(text: str, reading: Reading, scene: Scene) -> bool:
-    topic = scene.persona.bill_topic
+    amount = scene.persona.amount
+    if amount is None:
+        return False
+    topic = amount.topic
     expected = reading.last_money is not None or (scene.open_step is not None and scene.open_step.reads is Reads.MONEY)
     if not expected and (Intent.CORRECTION in intents(text) or adds_up(text)):
         expected = any(step.reads is Reads.MONEY for step in scene.past.recently_asked(scene.persona, 2))
@@ -102,7 +106,7 @@ def _read_money(text: str, reading: Reading, scene: Scene) -> bool:
         expected = any(step.reads is Reads.MONEY for step in scene.past.recently_asked(scene.persona, 4))
     if not expected:
         text = " ".join(_stated(each, topic) for each in sentences(text))
-    money = read_money(text, topic=topic, expected=expected, ignore=scene.persona.bill_ignore)
+    money = read_money(text, topic=topic, expected=expected, ignore=amount.ignore)
     if money is None or not money.certain:
         return False
     before = reading.patch.bill_cents if reading.patch.bill_cents is not None else scene.lead.bill_cents

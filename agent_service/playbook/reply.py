@@ -16,6 +16,7 @@ from agent_service.playbook.standing import (
     comes_back,
     greets_again,
     handoff_reason,
+    handoff_words,
     has_left,
     meeting_made,
     names_moment,
@@ -52,10 +53,9 @@ def make_reply(persona: Persona, turn: Turn, *, words: frozenset[str]) -> Reply:
 def _decide(draft: Draft) -> list[str]:
     persona, reading, sentences = draft.persona, draft.reading, draft.persona.sentences
     outcome = outcome_of(draft)
-    if reason := handoff_reason(draft, outcome):
+    if reason := handoff_reason(draft):
         hand_over(draft, reason, stage=persona.handoff_stage)
-        complaint = reason == Intent.COMPLAINT.value
-        return [draft.word(sentences.handoff_complaint if complaint else sentences.handoff)]
+        return [draft.word(handoff_words(persona, reason))]
     if outcome is Outcome.OTHER_OFFER and Intent.REFUSAL not in reading.intents and (other := _other_offer(draft)):
         return other
     if outcome in (Outcome.REFUSE, Outcome.OTHER_OFFER) or Intent.REFUSAL in reading.intents:
@@ -120,8 +120,8 @@ def _acknowledge(draft: Draft) -> list[str]:
         said.append(draft.word(sentences.welcome_back))
     if reading.sensitive:
         said.append(draft.word(sentences.sensitive))
-    if patch.bill_cents is not None:
-        said.append(draft.word(sentences.noted_bill))
+    if patch.bill_cents is not None and draft.persona.amount is not None:
+        said.append(draft.word(draft.persona.amount.noted))
     elif reading.located:
         said.append(draft.word(sentences.noted_location))
     if (moment := _moment_reaction(draft)) is not None:
@@ -191,9 +191,8 @@ def _next_question(draft: Draft) -> str:
     if step is None:
         return ""
     note(draft, stage=step.stage or None)
-    if step.reads is Reads.MONEY and draft.reading.picture:
-        return draft.word(draft.persona.sentences.bill_photo)
-    return draft.word(step.ask)
+    photo = step.amount.photo if step.amount is not None and draft.reading.picture else ()
+    return draft.word(photo or step.ask)
 
 
 def _judge(draft: Draft) -> None:

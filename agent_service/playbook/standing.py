@@ -1,6 +1,6 @@
 """Where a conversation stands after a turn: gone, back, to be handed over, or led somewhere by an answer."""
 
-from agent_service.persona import Outcome
+from agent_service.persona import Outcome, Persona, Step
 from agent_service.playbook import facts
 from agent_service.playbook.draft import Draft
 from agent_service.playbook.judging import disqualified
@@ -8,12 +8,14 @@ from agent_service.playbook.scene import MOMENTS
 from agent_service.playbook.script import next_step
 from agent_service.understanding.intents import Intent
 
+ASKED = "asked for a human"
+
 
 def stage_reached(draft: Draft) -> str:
     """The stage of the last question that is answered."""
-    script = draft.persona.script
-    stages = [step.stage for step in script if step.stage and facts.value_of(draft.lead, step.field)]
-    return stages[-1] if stages else next(step.stage for step in script if step.stage)
+    script = [step for step in draft.persona.script if step.stage]
+    stages = [step.stage for step in script if facts.value_of(draft.lead, step.field)]
+    return stages[-1] if stages else next((step.stage for step in script), draft.persona.stages[0])
 
 
 def has_left(draft: Draft) -> bool:
@@ -49,25 +51,37 @@ def greets_again(draft: Draft) -> bool:
 
 def outcome_of(draft: Draft) -> Outcome | None:
     """What the answers of this turn lead to; one that was given early counts when its question becomes a question."""
+    step = _deciding_step(draft)
+    return step.outcomes[facts.value_of(draft.lead, step.field)] if step is not None else None
+
+
+def _deciding_step(draft: Draft) -> Step | None:
     before = draft.turn.lead
     for step in draft.persona.script:
-        outcome = step.outcomes.get(facts.value_of(draft.lead, step.field))
         news = step.id in draft.reading.answered or not facts.holds(step.when, before)
-        if outcome is not None and news and facts.holds(step.when, draft.lead):
-            return outcome
+        if facts.value_of(draft.lead, step.field) in step.outcomes and news and facts.holds(step.when, draft.lead):
+            return step
     return None
 
 
-def handoff_reason(draft: Draft, outcome: Outcome | None) -> str:
+def handoff_reason(draft: Draft) -> str:
     """Why a human has to take over; empty when nobody has to."""
     reading = draft.reading
     if reading.trigger:
         return reading.trigger
     if Intent.COMPLAINT in reading.intents:
         return Intent.COMPLAINT.value
-    if Intent.HUMAN in reading.intents or outcome is Outcome.HANDOFF:
-        return "asked for a human"
-    return ""
+    if Intent.HUMAN in reading.intents:
+        return ASKED
+    step = _deciding_step(draft)
+    return step.reason if step is not None and outcome_of(draft) is Outcome.HANDOFF else ""
+
+
+def handoff_words(persona: Persona, reason: str) -> tuple[str, ...]:
+    """What is said to somebody who is handed over for that reason."""
+    own = next((trigger.say for trigger in persona.handoff_triggers if trigger.reason == reason and trigger.say), ())
+    complaint = reason == Intent.COMPLAINT.value
+    return own or (persona.sentences.handoff_complaint if complaint else persona.sentences.handoff)
 
 
 def meeting_made(draft: Draft) -> bool:

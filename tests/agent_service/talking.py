@@ -21,8 +21,18 @@ def demo() -> Persona:
 
 
 @lru_cache(maxsize=1)
-def words() -> frozenset[str]:
-    return demo().words()
+def clinic() -> Persona:
+    return load_persona("demo-clinica")
+
+
+_WORDS: dict[str, frozenset[str]] = {}
+
+
+def words(persona: Persona | None = None) -> frozenset[str]:
+    persona = persona or demo()
+    if persona.name not in _WORDS:
+        _WORDS[persona.name] = persona.words()
+    return _WORDS[persona.name]
 
 
 def messages(*texts: str) -> tuple[Message, ...]:
@@ -38,6 +48,7 @@ class Talk:
     handoffs: list[str] = field(default_factory=list)
     replies: list[Reply] = field(default_factory=list)
     degraded: bool = False
+    persona: Persona = field(default_factory=demo)
 
     def turn(self, *texts: str, kind: Kind = Kind.TEXT, said: Sequence[str] = ()) -> Turn:
         return Turn(
@@ -51,7 +62,7 @@ class Talk:
         )
 
     def say(self, *texts: str, kind: Kind = Kind.TEXT) -> str:
-        reply = make_reply(demo(), self.turn(*texts, kind=kind), words=words())
+        reply = make_reply(self.persona, self.turn(*texts, kind=kind), words=words(self.persona))
         self._check(reply)
         self.replies.append(reply)
         self.history += [Line(author=Author.LEAD, text=text) for text in texts]
@@ -86,14 +97,16 @@ class Talk:
         return block
 
 
-def asked(text: str, step_id: str) -> bool:
+def asked(text: str, step_id: str, persona: Persona | None = None) -> bool:
     """Whether a reply puts the question of that step."""
-    step = next(step for step in demo().script if step.id == step_id)
+    persona = persona or demo()
+    step = next(step for step in persona.script if step.id == step_id)
     return any(ask in text for ask in step.ask)
 
 
-def answers(text: str, faq_id: str) -> bool:
+def answers(text: str, faq_id: str, persona: Persona | None = None) -> bool:
     """Whether a reply holds the answer to that question."""
-    entry = next(entry for entry in demo().faq if entry.id == faq_id)
+    persona = persona or demo()
+    entry = next(entry for entry in persona.entries if entry.id == faq_id)
     fixed = [answer.split("{")[0] for answer in entry.answers]
     return any(part and part in text for part in fixed)

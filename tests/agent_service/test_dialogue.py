@@ -338,7 +338,8 @@ def test_a_picture_of_the_bill_is_asked_for_in_writing() -> None:
     talk.say("oi")
     talk.say("Ana")
     reply = talk.say("olha aí", "", kind=Kind.IMAGE)
-    assert any(sentence in reply for sentence in demo().sentences.bill_photo)
+    amount = demo().amount
+    assert amount is not None and any(sentence in reply for sentence in amount.photo)
 
 
 def test_the_same_turn_gives_the_same_reply() -> None:

@@ -66,9 +66,9 @@ def test_media_without_words_are_asked_for_in_writing_once(kind: Kind) -> None:
 
 
 def test_a_picture_while_the_bill_is_open_is_thanked_for() -> None:
-    ask = next(step.ask[0] for step in demo().script if step.id == "bill")
-    reply = wordless_reply(demo(), _turn(Kind.IMAGE, said_before=(ask,)))
-    assert reply is not None and reply.bubbles[0] in demo().sentences.bill_photo
+    step = next(step for step in demo().script if step.id == "bill")
+    reply = wordless_reply(demo(), _turn(Kind.IMAGE, said_before=(step.ask[0],)))
+    assert reply is not None and step.amount is not None and reply.bubbles[0] in step.amount.photo
 
 
 def test_a_sticker_alone_is_no_reason_to_speak() -> None:

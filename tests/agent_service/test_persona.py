@@ -1,9 +1,7 @@
 """Persona files: what is refused, and how it is said."""
 
-import copy
 import re
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import pytest
 import yaml
 
 import agent_service
+from agent_service import persona_files
 from agent_service.persona import load_persona, packaged
 from service_kit.settings import ConfigurationError
 from tests.agent_service.talking import demo
@@ -18,9 +17,8 @@ from tests.agent_service.talking import demo
 
 @pytest.fixture
 def data() -> dict[str, Any]:
-    text = (resources.files("agent_service") / "personas" / "demo-solar.yaml").read_text(encoding="utf-8")
-    loaded: dict[str, Any] = copy.deepcopy(yaml.safe_load(text))
-    return loaded
+    loaded = persona_files.read(persona_files.find("demo-solar")).documents().data
+    return yaml.safe_load(yaml.safe_dump(loaded, allow_unicode=True))  # type: ignore[no-any-return]
 
 
 def test_the_demo_is_packaged_and_complete() -> None:

@@ -21,11 +21,11 @@ from agent_service.prompt import (
     fixed_part,
     prompt_budget,
     prompt_texts,
-    tool_part,
 )
 from agent_service.prompt_parts import known_facts
 from agent_service.quoting import LINE_CHARACTERS, shown
 from agent_service.token_sizes import TokenSizes, estimate
+from agent_service.tools import tools_json
 from service_kit.settings import ConfigurationError
 from tests.agent_service.talking import MONDAY_10H, Talk, demo, messages
 
@@ -66,9 +66,9 @@ def test_facts_are_sorted() -> None:
 
 
 def test_tools_are_sorted_json() -> None:
-    tools = json.loads(tool_part(demo()))
+    tools = json.loads(tools_json(demo()))
     assert [tool["function"]["name"] for tool in tools] == ["handoff_to_human", "update_lead"]
-    assert tool_part(demo()) == json.dumps(tools, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    assert tools_json(demo()) == json.dumps(tools, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
 
 
 def test_no_placeholder_is_left() -> None:

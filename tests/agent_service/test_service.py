@@ -14,7 +14,7 @@ from agent_service.agent import Agent
 from agent_service.app import AgentApp
 from agent_service.conversation import Lead, Line, ModelEvent, TextDelta, Turn
 from agent_service.models import ModelState
-from agent_service.persona import load_persona
+from agent_service.persona_source import PersonaSource
 from agent_service.settings import AgentSettings
 from agentic_sdr.agent.v1 import agent_service_pb2 as pb
 from agentic_sdr.agent.v1 import agent_service_pb2_grpc as rpc
@@ -352,7 +352,10 @@ class StubModel:
 def app_with(model: StubModel) -> AgentApp:
     clock = SystemClock()
     agent = Agent(
-        load_persona=lambda: load_persona("demo-solar"), make_model=lambda _: model, clock=clock, max_replies=8
+        load_persona=PersonaSource("demo-solar", clock=clock).load,
+        make_model=lambda _: model,
+        clock=clock,
+        max_replies=8,
     )
     return AgentApp(settings(), clock=clock, agent=agent)
 
@@ -390,7 +393,7 @@ async def test_a_warm_up_that_never_ends_is_closed() -> None:
     assert model.closed
 
 
-@pytest.mark.parametrize("name", ["openai:gpt", "gguf:/weights", "other"])
+@pytest.mark.parametrize("name", ["openai:gpt", "openai:", "gguf:", "other"])
 def test_models_that_are_not_there_are_refused_at_start(name: str) -> None:
     with pytest.raises(ConfigurationError, match="SDR_AGENT_MODEL"):
         AgentApp(settings(SDR_AGENT_MODEL=name))

@@ -1,0 +1,203 @@
+"""One reply of a language model: its words through the output policy, its tool calls read, answered and fed back."""
+
+from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from agent_service.chat import (
+    ChatEngine,
+    ChatMessage,
+    ChatRequest,
+    ChatUsage,
+    ModelTrouble,
+    TextPiece,
+    ToolCall,
+    Trouble,
+)
+from agent_service.conversation import (
+    Effect,
+    EffectCalled,
+    End,
+    Ended,
+    FirstToken,
+    HandOver,
+    ModelEvent,
+    TextDelta,
+    Turn,
+    UsageReported,
+)
+from agent_service.output_policy import EMPTY, REPEATED, OutputFilter, Unfit
+from agent_service.persona import Persona
+from agent_service.tools import ToolRefused, read_call
+from service_kit import logs
+
+# Calls of one reply. The last one has to end in words.
+MAX_ROUNDS = 3
+_DONE = "Feito. Continue a resposta à pessoa, sem repetir o que já disse."
+_KNOWN = "Isso já estava feito. Responda à pessoa agora."
+_HANDED_OVER = "Feito. Diga à pessoa em uma frase que a equipe continua, e mais nada."
+_log = logs.get(__name__)
+
+
+@dataclass(kw_only=True)
+class _Round:
+    text: str = ""
+    calls: list[ToolCall] = field(default_factory=list)
+    reason: str = ""
+    usage: ChatUsage | None = None
+
+
+class Rounds:
+    """Runs once. Nothing is given out before the first words that may be said: until then another model can answer."""
+
+    def __init__(
+        self,
+        *,
+        engine: ChatEngine,
+        persona: Persona,
+        turn: Turn,
+        request: ChatRequest,
+        output: OutputFilter,
+        count: Callable[[ChatUsage], UsageReported],
+        size: Callable[[str], int],
+    ) -> None:
+        self._engine = engine
+        self._persona = persona
+        self._turn = turn
+        self._request = request
+        self._output = output
+        self._count = count
+        self._size = size
+        self._today = datetime.fromtimestamp(turn.now_ms / 1000, persona.zone).date()
+        self._done: list[Effect] = list(turn.said_effects)
+        self._waiting: list[Effect] = []
+        self._spoke = False
+        self._began = False
+
+    async def run(self, *, ends_at: float) -> AsyncGenerator[ModelEvent, None]:
+        """The reply, ended by Ended. Errors: ModelTrouble."""
+        messages = self._request.messages
+        for _ in range(MAX_ROUNDS):
+            this = _Round()
+            request = replace(self._request, messages=messages)
+            async with aclosing(self._round(request, this, ends_at=ends_at)) as events:
+                async for event in events:
+                    yield event
+            if self._output.cut:
+                _log.warning("reply_cut_by_policy", reason=self._output.cut, conversation_id=self._turn.conversation_id)
+                yield Ended(why=End.LENGTH)
+                return
+            answers = [self._answered(call) for call in this.calls]
+            if self._spoke:
+                for event in self._effects():
+                    yield event
+            if not this.calls or (self._spoke and self._handed_over):
+                for event in self._end(cut=this.reason == "length"):
+                    yield event
+                return
+            asked = ChatMessage(role="assistant", content=this.text, tool_calls=tuple(this.calls))
+            messages = (*messages, asked, *answers)
+        if not self._spoke:
+            raise ModelTrouble(Trouble.TOOL_LOOP, f"no words after {MAX_ROUNDS} calls")
+        yield Ended(why=End.LENGTH)
+
+    @property
+    def _handed_over(self) -> bool:
+        return any(isinstance(effect, HandOver) for effect in self._done)
+
+    async def _round(self, request: ChatRequest, this: _Round, *, ends_at: float) -> AsyncGenerator[ModelEvent, None]:
+        try:
+            async with aclosing(self._engine.chat(request, ends_at=ends_at)) as events:
+                async for event in events:
+                    if isinstance(event, TextPiece):
+                        for said in self._wrote(event.text, this):
+                            yield said
+                        if self._output.cut:
+                            break
+                    elif isinstance(event, ToolCall):
+                        this.calls.append(event)
+                    elif isinstance(event, ChatUsage):
+                        this.usage = event
+                    else:
+                        this.reason = event.reason
+        except ModelTrouble:
+            if this.text:
+                yield self._count(self._estimated(request, this))
+            raise
+        yield self._count(this.usage or self._estimated(request, this))
+
+    def _wrote(self, text: str, this: _Round) -> Iterator[ModelEvent]:
+        if not self._began:
+            self._began = True
+            yield FirstToken()
+        if not this.text and self._spoke:
+            # What is said after a tool call is a bubble of its own.
+            yield from self._say(self._passed("\n\n"))
+        this.text += text
+        yield from self._say(self._passed(text))
+
+    def _passed(self, text: str) -> str:
+        try:
+            return self._output.feed(text)
+        except Unfit as unfit:
+            raise _trouble(unfit) from None
+
+    def _say(self, text: str) -> Iterator[ModelEvent]:
+        if text:
+            # What the words stand on goes out before them: the caller's first commit carries it.
+            yield from self._effects()
+            self._spoke = True
+            yield TextDelta(text=text)
+
+    def _effects(self) -> Iterator[ModelEvent]:
+        for effect in self._waiting:
+            yield EffectCalled(effect=effect)
+        self._waiting.clear()
+
+    def _answered(self, call: ToolCall) -> ChatMessage:
+        try:
+            effect = read_call(self._persona, call.name, call.arguments, today=self._today)
+        except ToolRefused as refused:
+            _log.info("tool_call_refused", tool=call.name[:40], conversation_id=self._turn.conversation_id)
+            return _tool_answer(call, str(refused))
+        if effect in self._done:
+            return _tool_answer(call, _KNOWN)
+        self._done.append(effect)
+        self._waiting.append(effect)
+        return _tool_answer(call, _HANDED_OVER if isinstance(effect, HandOver) else _DONE)
+
+    def _end(self, *, cut: bool) -> Iterator[ModelEvent]:
+        """The rest of the words. A reply that was cut ends with its last whole sentence, if there is one."""
+        if not (cut and self._spoke):
+            try:
+                rest = self._output.finish()
+            except Unfit as unfit:
+                end = self._without_words(unfit)
+                yield from self._effects()
+                yield Ended(why=end)
+                return
+            yield from self._say(rest)
+        yield from self._effects()
+        yield Ended(why=End.LENGTH if cut or self._output.cut else End.STOP)
+
+    def _without_words(self, unfit: Unfit) -> End:
+        if self._turn.said and unfit.reason in (EMPTY, REPEATED):
+            return End.STOP  # What was said before is the whole reply.
+        if self._handed_over and unfit.reason == EMPTY:
+            return End.SILENT
+        raise _trouble(unfit) from None
+
+    def _estimated(self, request: ChatRequest, this: _Round) -> ChatUsage:
+        """For servers that don't tell, and for calls that broke: a budget must see them too."""
+        prompt = sum(self._size(message.content) for message in request.messages) + self._size(request.tools)
+        written = this.text + "".join(call.arguments for call in this.calls)
+        return ChatUsage(prompt=prompt, completion=self._size(written))
+
+
+def _tool_answer(call: ToolCall, text: str) -> ChatMessage:
+    return ChatMessage(role="tool", content=text, tool_call_id=call.call_id)
+
+
+def _trouble(unfit: Unfit) -> ModelTrouble:
+    return ModelTrouble(Trouble.EMPTY if unfit.reason == EMPTY else Trouble.UNFIT, unfit.reason)

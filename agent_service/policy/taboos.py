@@ -1,0 +1,38 @@
+"""A sentence that is dropped: a placeholder that was never filled, a tool's syntax, the inner name of something."""
+
+import re
+
+PLACEHOLDER, TOOL_SYNTAX, ENCODED = "placeholder", "tool syntax", "encoded text"
+
+_TOOLS = re.compile(
+    r"update_lead|handoff_to_human|\b(?:function|tool)[_ ]?(?:calls?|code|use|response|result|outputs?)\b"
+    r"|[\"'](?:name|arguments|parameters|tool|function)[\"']\s*:|[{}]|</?[a-z][\w-]*(?:=[^<>]*)?>$"
+    r"|<\s*/?\s*(?:tool|function|invoke|think)",
+    re.IGNORECASE,
+)
+_INNER_NAME = re.compile(r"(?<![\w@.-])[^\W\d_][^\W_]*(?:_[^\W_]+)+(?![\w@-])")
+_PLACEHOLDERS = re.compile(
+    r"\[\s*[^\W\d_][^\[\]\n]{0,60}\]|<\s*[^\W\d_][^<>\n]{0,60}>|%[sd]\b|\bX{3,}\b|R\$\s?[Xx_#]+\b|\b[Xx]{2,}\s?%"
+    r"|_{3,}|\b(?:undefined|NaN|None|null|TODO|TBD|N/A)\b"
+    r"|(?i:\b(?:insir[ao]|inserir|insert|lorem ipsum|(?:seu|your) (?:nome|name) (?:aqui|here))\b)"
+    r"|(?i:\bnome d[oa] (?:cliente|lead)\b)"
+)
+_LONG_WORD = re.compile(r"[^\s/.,-]{32,}")
+_LAUGH = re.compile(r"(.{1,4})\1{5,}", re.IGNORECASE)
+_ONLY_SIGNS = re.compile(r"[\s\[\](),;:\"'`*_|>\-=.]*")
+
+
+def taboo(text: str) -> str:
+    """Why the sentence must not be said; empty when it may."""
+    if _TOOLS.search(text) or _INNER_NAME.search(text):
+        return TOOL_SYNTAX
+    if _PLACEHOLDERS.search(text):
+        return PLACEHOLDER
+    if any(not _LAUGH.search(each) for each in _LONG_WORD.findall(text)):
+        return ENCODED
+    return ""
+
+
+def says_nothing(text: str) -> bool:
+    """Whether only signs are left, as when JSON was taken out between brackets."""
+    return _ONLY_SIGNS.fullmatch(text) is not None

@@ -1,0 +1,90 @@
+"""Rolling summaries: after a turn, outside of the reply path, and never in its way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+import grpc
+
+from agentic_sdr.agent.v1 import agent_service_pb2 as agent_pb
+from agentic_sdr.common.v1 import lead_pb2
+from agentic_sdr.context.v1 import context_service_pb2 as context_pb
+from ingress.services import Services
+from service_kit import errors, logs
+
+AT_ONCE = 4
+SUMMARIZE_TIMEOUT_S = 60.0
+PUT_TIMEOUT_S = 5.0
+_log = logs.get(__name__)
+
+
+class Summaries:
+    """Has older history condensed when the agent asks for it. One summary per conversation, a few in all at a time.
+
+    What fails or finds no room is forgotten: the agent asks again with the next turn, long before anything is lost.
+    """
+
+    def __init__(self, services: Services, *, counters: Counter[str], at_once: int = AT_ONCE) -> None:
+        self._services = services
+        self._counters = counters
+        self._at_once = at_once
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def start(self, known: lead_pb2.ConversationContext) -> None:
+        """Condense this context's history in the background. It must not be changed any more."""
+        conversation_id = known.conversation_id
+        if not conversation_id or conversation_id in self._tasks or len(self._tasks) >= self._at_once:
+            self._counters["summaries_put_off"] += 1
+            return
+        task = asyncio.create_task(self._run(known), name=f"summary-{conversation_id}")
+        self._tasks[conversation_id] = task
+        task.add_done_callback(lambda _: self._tasks.pop(conversation_id, None))
+
+    async def close(self) -> None:
+        """Give up those that are under way."""
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _run(self, known: lead_pb2.ConversationContext) -> None:
+        try:
+            made = await self._make(known)
+        except grpc.aio.AioRpcError as error:
+            self._counters["summaries_failed"] += 1
+            parsed = errors.parse(error)
+            _log.warning(
+                "summary_failed",
+                conversation_id=known.conversation_id,
+                code=parsed.code.name,
+                reason=parsed.reason,
+            )
+        except Exception:
+            self._counters["summaries_failed"] += 1
+            _log.error("summary_broke", conversation_id=known.conversation_id, exc_info=True)
+        else:
+            self._counters["summaries_made" if made else "summaries_empty"] += 1
+
+    async def _make(self, known: lead_pb2.ConversationContext) -> bool:
+        """Whether there was something to condense."""
+        request = agent_pb.SummarizeRequest(
+            conversation_id=known.conversation_id,
+            summary=known.summary,
+            history=known.history,
+            lead=known.lead if known.HasField("lead") else None,
+        )
+        answer = await self._services.agent.Summarize(request, timeout=SUMMARIZE_TIMEOUT_S)
+        if not answer.summary:
+            return False
+        put = context_pb.PutSummaryRequest(
+            conversation_id=known.conversation_id,
+            summary=answer.summary,
+            version=known.version,
+            through_sequence=answer.through_sequence,
+            tokens=answer.usage.prompt_tokens + answer.usage.completion_tokens,
+            cost_micros=answer.usage.cost_micros,
+        )
+        await self._services.context.PutSummary(put, timeout=PUT_TIMEOUT_S)
+        _log.info("summary_stored", conversation_id=known.conversation_id, through=answer.through_sequence)
+        return True
