@@ -55,9 +55,9 @@ def _language_model(name: str, settings: AgentSettings, *, persona: Persona, clo
 def _engine(name: str, settings: AgentSettings, *, clock: Clock) -> ChatEngine:
     if name.startswith(GGUF):
         # Loading the library takes a while and needs the extra "local": only who asks for weights pays for them.
-        from agent_service.models.local import engine  # type: ignore[import-not-found, unused-ignore]
+        from agent_service.models.local import engine
 
-        return engine(name.removeprefix(GGUF), settings=settings, clock=clock)  # type: ignore[no-any-return, unused-ignore]
+        return engine(name.removeprefix(GGUF), settings=settings, clock=clock)
     return OpenAIEngine(
         base_url=settings.openai_base_url,
         api_key=settings.openai_api_key.get_secret_value(),

@@ -12,17 +12,18 @@ from os.path import commonprefix
 from pathlib import Path
 
 from agent_service.chat import ChatEngine, ChatEvent, ChatMessage, ChatRequest, ChatUsage, EngineState, ModelTrouble
+from agent_service.models.choice import GGUF
 from agent_service.models.local_server import LocalServer
 from agent_service.models.local_settings import LocalSettings
 from agent_service.models.local_template import COMPLETION_STOPS, COMPLETION_TEMPLATE
 from agent_service.models.local_weights import free_memory, read_weights, require_memory
 from agent_service.models.openai_chat import OpenAIEngine
 from agent_service.models.openai_request import body
+from agent_service.settings import AgentSettings
 from service_kit import logs
 from service_kit.clock import Clock, SystemClock
 from service_kit.settings import ConfigurationError
 
-PREFIX = "gguf:"
 _STATE = "prefix"
 _READ_S = 600.0
 _WARM_S = 120.0
@@ -59,7 +60,7 @@ class LocalEngine:
 
     @property
     def name(self) -> str:
-        return f"{PREFIX}{self._path.stem}"
+        return f"{GGUF}{self._path.stem}"
 
     @property
     def server(self) -> LocalServer:
@@ -90,7 +91,13 @@ class LocalEngine:
         )
 
     async def warm(self, prefix: ChatRequest) -> None:
-        """Read the prefix once, give it to every slot, and see that a first message finds it there."""
+        """Read the prefix once, give it to every slot, and see that a first message finds it there.
+
+        A prefix that is known is given only to slots that lost it: the others' conversations are warm too.
+        """
+        if self._is_prefix_of(prefix):
+            await self._refill()
+            return
         self._prefix = prefix
         self._prefix_text = await self._text_of(prefix)
         self._prefix_tokens = await self.server.read(0, self._prefix_text, timeout_s=_READ_S)
@@ -107,7 +114,7 @@ class LocalEngine:
     async def chat(self, request: ChatRequest, *, ends_at: float) -> AsyncGenerator[ChatEvent, None]:
         """One streamed call; the prefix's tokens are counted as cached when the slot had them."""
         assert self._chats is not None and self._others is not None, "open() comes first"
-        known = self._begins_with_prefix(request)
+        known = self._prefix is None or self._is_prefix_of(request)
         events = (self._chats if known else self._others).chat(request, ends_at=ends_at)
         try:
             async for event in events:
@@ -193,10 +200,10 @@ class LocalEngine:
             await events.aclose()
         return cached
 
-    def _begins_with_prefix(self, request: ChatRequest) -> bool:
+    def _is_prefix_of(self, request: ChatRequest) -> bool:
         prefix = self._prefix
         if prefix is None:
-            return True
+            return False
         return request.tools == prefix.tools and request.messages[: len(prefix.messages)] == prefix.messages
 
     def _is_hit(self, cached: int) -> bool:
@@ -218,11 +225,14 @@ class LocalEngine:
             self._spoilt.discard(slot)
             await self.server.put(slot, _STATE)
             self.refills += 1
-        _log.info("prefix_refilled", slots=len(short))
 
 
-def engine(path: str, *, settings: LocalSettings, clock: Clock) -> ChatEngine:
-    """For the factory: what stands behind `gguf:`."""
-    if not path.strip():
-        raise ConfigurationError("SDR_AGENT_MODEL=gguf: needs the path of a file, e.g. gguf:/models/name.gguf")
+def engine(path: str, *, settings: AgentSettings, clock: Clock) -> ChatEngine:
+    """For the factory: what stands behind `gguf:`. Errors: ConfigurationError."""
+    needed = settings.prompt_tokens + settings.max_output_tokens
+    if needed > settings.local_context_tokens:
+        raise ConfigurationError(
+            f"SDR_AGENT_LOCAL_CONTEXT_TOKENS: {settings.local_context_tokens} is less than SDR_AGENT_PROMPT_TOKENS and "
+            f"SDR_AGENT_MAX_OUTPUT_TOKENS together; set it to {needed} or more, or one of these lower"
+        )
     return LocalEngine(path=Path(path), settings=settings, clock=clock)

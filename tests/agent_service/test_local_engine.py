@@ -20,7 +20,9 @@ from agent_service.chat import ChatEnd, ChatMessage, ChatRequest, ChatUsage, Tex
 from agent_service.models import local
 from agent_service.models.local import LocalEngine
 from agent_service.models.local_settings import LocalSettings
+from agent_service.settings import AgentSettings
 from bench.small_weights import small_weights
+from service_kit.clock import SystemClock
 from service_kit.settings import ConfigurationError, load
 from tests.agent_service.test_local_weights import gguf, text_entry
 
@@ -30,8 +32,9 @@ PATIENCE_S = 120.0
 # Long enough to tell a hit from a miss, short enough for a machine that is busy with other tests.
 RULES = " ".join(f"Regra {number}: responda com calma e sem promessas." for number in range(12))
 PREFIX = ChatRequest(messages=(ChatMessage(role="system", content=RULES),))
+# Longer than the prefix, so that the number of tokens alone does not tell whose slot it took.
 SUMMARY = ChatRequest(
-    messages=(ChatMessage(role="system", content="Resuma."), ChatMessage(role="user", content="oi " * 60)),
+    messages=(ChatMessage(role="system", content="Resuma."), ChatMessage(role="user", content="oi " * 300)),
     max_output_tokens=2,
 )
 
@@ -250,3 +253,18 @@ async def test_a_template_that_is_not_there_is_named(weights: Path, tmp_path: Pa
     engine = LocalEngine(path=weights, settings=settings(template=tmp_path / "no.jinja"))
     with pytest.raises(ConfigurationError, match=r"SDR_AGENT_LOCAL_TEMPLATE: .*no\.jinja cannot be read"):
         await engine.open()
+
+
+async def test_warming_again_keeps_what_the_slots_know_of_their_conversations(warm: LocalEngine) -> None:
+    """The idle agent primed its prefix anew every few minutes; that threw away every conversation's history."""
+    long = about("a conta vem alta desde que compramos o aparelho novo " * 6)
+    first = await ask(warm, long)
+    await warm.warm(PREFIX)
+    again = await ask(warm, long)
+    assert again.usage.cached >= first.usage.prompt - 8
+
+
+async def test_a_context_that_is_too_small_for_the_prompts_is_refused(weights: Path) -> None:
+    environ = {"SDR_AGENT_LOCAL_CONTEXT_TOKENS": "2048", "SDR_AGENT_PROMPT_TOKENS": "6000"}
+    with pytest.raises(ConfigurationError, match=r"_CONTEXT_TOKENS: 2048 is less than .* set it to 7024"):
+        local.engine(str(weights), settings=load(AgentSettings, environ=environ, env_file=None), clock=SystemClock())
