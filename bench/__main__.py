@@ -10,6 +10,7 @@ PARTS = {
     "overhead": "the path's own cost beside the floor",
     "growth": "does it cost more when more is stored",
     "bursts": "one reply per burst, and what a hold costs a lone message",
+    "warm_model": "the first token of local weights: cold, warm, primed, four at once",
     "hold_curve": "added wait against replies per thought, in virtual time",
 }
 QUICK = {"hold_curve": ["--thoughts", "150"]}
