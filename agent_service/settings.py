@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from pydantic import Field, SecretStr, field_validator
 
+from agent_service.models.local_settings import LocalSettings
 from agent_service.models.prices import Prices
 from service_kit.addresses import AgentAddress, ProcessSettings
 
@@ -124,7 +125,7 @@ class ModelSettings(ProcessSettings):
         return dict(json.loads(self.extra_body or "{}"))
 
 
-class AgentSettings(AgentAddress, ModelSettings):
+class AgentSettings(AgentAddress, ModelSettings, LocalSettings):
     """Read once at start."""
 
     persona: str = Field(
