@@ -1,4 +1,4 @@
-"""A language model through all four processes: its words reach the lead, its tool calls the record, a correction stops it."""
+"""A language model through all four processes: words reach the lead, tool calls the record, a correction stops it."""
 
 from __future__ import annotations
 
