@@ -19,7 +19,7 @@ ARGS ?=
 ## Running it
 
 .PHONY: up
-up: doctor $(VENV)/.installed ## set up what is missing, start everything, wait until it is ready, say where to go
+up: doctor $(VENV)/.installed extras ## set up what is missing, start everything, wait until it is ready, say where to go
 	@$(PY) -m deploy.up
 
 .PHONY: down
@@ -65,7 +65,7 @@ migrate: $(VENV)/.installed-migrate ## bring a Supabase project's database to th
 
 .PHONY: upgrade
 upgrade: doctor ## change to the code on disk without losing a message (REF=v1.2: check that out first)
-	@$(call running,upgrade) --install '$(MAKE) --no-print-directory $(VENV)/.installed' $(if $(REF),--ref '$(REF)')
+	@$(call running,upgrade) --install '$(MAKE) --no-print-directory $(VENV)/.installed extras' $(if $(REF),--ref '$(REF)')
 
 .PHONY: doctor
 doctor: ## list everything that is missing on this machine
@@ -146,6 +146,17 @@ $(VENV)/bin/python:
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	@echo "Installing what the system needs into $(VENV) ..."
 	@$(PY) -m pip install -q --disable-pip-version-check -e . -c constraints.txt
+	@touch $@
+
+# What only some settings need; the engine for local weights alone is 100 MB.
+.PHONY: extras
+extras: $(VENV)/.installed
+	@for extra in $$($(PYTHON) deploy/doctor.py --extras); do \
+		$(MAKE) --no-print-directory "$(VENV)/.installed-$$extra" || exit 1; done
+
+$(VENV)/.installed-local: pyproject.toml constraints.txt | $(VENV)/.installed
+	@echo "Installing llama.cpp for local weights into $(VENV) ..."
+	@$(PY) -m pip install -q --disable-pip-version-check -e '.[local]' -c constraints.txt
 	@touch $@
 
 $(VENV)/.installed-migrate: $(VENV)/.installed

@@ -21,6 +21,7 @@ from typing import Mapping, NamedTuple, Sequence  # noqa: UP035 - an old Python 
 
 OLDEST_PYTHON = (3, 11)
 DATA_DIR = "SDR_DATA_DIR"
+MODELS = ("SDR_AGENT_MODEL", "SDR_AGENT_FALLBACK_MODELS")
 ADDRESSES = (
     "SDR_INGRESS_ADDRESS",
     "SDR_ADMIN_ADDRESS",
@@ -53,8 +54,13 @@ def main() -> int:
     """Check this machine; 1 when something is missing."""
     parser = argparse.ArgumentParser(description="List everything that this machine lacks.")
     parser.add_argument("--venv", type=Path, default=Path(".venv"), help="where the virtual environment is, or will be")
-    venv = parser.parse_args().venv
+    parser.add_argument("--extras", action="store_true", help="print what else the settings need installed")
+    arguments = parser.parse_args()
+    venv = arguments.venv
     settings = read_settings(Path.cwd(), os.environ)
+    if arguments.extras:
+        print(" ".join(extras(settings)))
+        return 0
     missing = examine(settings, venv=venv, system=platform.system(), version=sys.version_info[:2])
     if missing:
         print(report(missing), file=sys.stderr)
@@ -79,14 +85,15 @@ def examine(settings: Mapping[str, str], *, venv: Path, system: str, version: Se
         *check_python(version),
         *check_venv(venv, version),
         *check_data_dir(data),
+        *check_weights(settings),
         # What runs already holds its own ports.
         *([] if running else check_addresses({name: settings[name] for name in ADDRESSES})),
     ]
 
 
 def read_settings(root: Path, environ: Mapping[str, str]) -> dict[str, str]:
-    """The addresses and the data directory as the processes will read them."""
-    settings = dict.fromkeys((DATA_DIR, *ADDRESSES), "")
+    """The addresses, the data directory and the models as the processes will read them."""
+    settings = dict.fromkeys((DATA_DIR, *ADDRESSES, *MODELS), "")
     for name, value in _assignments(Path(__file__).parents[1] / ".env.example", commented=True).items():
         if name in settings and value:
             settings[name] = value
@@ -142,6 +149,25 @@ def check_data_dir(data: Path) -> list[Missing]:
             Missing(f"SDR_DATA_DIR {data}: no right to write {existing}", f'sudo chown "$USER" "{existing}"')
         )
     return missing
+
+
+def extras(settings: Mapping[str, str]) -> list[str]:
+    """Names of the optional parts of the package that the settings ask for."""
+    return ["local"] if _weights(settings) else []
+
+
+def check_weights(settings: Mapping[str, str]) -> list[Missing]:
+    """Files of weights that are there."""
+    return [
+        Missing(f"{name}: there is no file {path}", f"make up {name}=gguf:/path/of/the/weights.gguf")
+        for name, path in _weights(settings)
+        if not path.expanduser().is_file()
+    ]
+
+
+def _weights(settings: Mapping[str, str]) -> list[tuple[str, Path]]:
+    named = [(name, model.strip()) for name in MODELS for model in settings.get(name, "").split(",")]
+    return [(name, Path(model[len("gguf:") :])) for name, model in named if model.startswith("gguf:")]
 
 
 def check_addresses(addresses: Mapping[str, str]) -> list[Missing]:

@@ -4,6 +4,7 @@ import sys
 
 from pydantic import ValidationError
 
+from agent_service.models.choice import GGUF, choose
 from agent_service.settings import AgentSettings
 from buffer_service.settings import BufferSettings
 from context_service.settings import ContextSettings
@@ -39,8 +40,14 @@ def _check_every_process() -> None:
             problems.append(str(error))
     if not problems:
         check(load(IngressSettings), load(EvolutionSettings))
+        choose(load(AgentSettings))
         return
     raise ConfigurationError("\n".join(dict.fromkeys(problems)))
+
+
+def loads_weights() -> bool:
+    """Whether the agent has to load weights before it is ready."""
+    return any(name.startswith(GGUF) for name in choose(load(AgentSettings)).languages)
 
 
 def leniently() -> SystemSettings:

@@ -55,9 +55,9 @@ def _language_model(name: str, settings: AgentSettings, *, persona: Persona, clo
 def _engine(name: str, settings: AgentSettings, *, clock: Clock) -> ChatEngine:
     # The libraries take a second to load, and llama.cpp's is an extra: only who asks for them waits for them.
     if name.startswith(GGUF):
-        from agent_service.models.local import engine  # type: ignore[import-not-found, unused-ignore]
+        from agent_service.models.local import engine
 
-        return engine(name.removeprefix(GGUF), settings=settings, clock=clock)  # type: ignore[no-any-return, unused-ignore]
+        return engine(name.removeprefix(GGUF), settings=settings, clock=clock)
     from agent_service.models.openai_chat import OpenAIEngine
 
     return OpenAIEngine(

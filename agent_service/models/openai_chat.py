@@ -31,7 +31,8 @@ from service_kit.settings import ConfigurationError
 CONNECT_S = 2.0
 # After the model has finished, for the usage and the end of the stream; nobody waits for more.
 _TAIL_S = 1.0
-_WARM_S = 60.0
+# Of the warm-up: a server that hangs must not keep the agent from serving by its fallbacks.
+_WARM_S = 20.0
 _OPEN_S = 5.0
 # A connection that was idle for so long is used once, for nothing, so that no gateway drops it before a lead needs it.
 _TOUCH_AFTER_S = 25.0

@@ -102,6 +102,9 @@ async def test_an_answer_from_before_the_refusal_does_not_let_the_brake_go(clock
     brake.refused(5.0)
     brake.got_through()
     assert brake.left_s == pytest.approx(5.0)
+    clock.advance(5_000)
+    leave = await brake.passed(by=clock.monotonic() + 1)
+    assert leave is not None and leave.alone, "nor does it send all at once when the time is over"
 
 
 async def test_a_cancelled_wait_leaves_nothing_behind(clock: ManualClock) -> None:

@@ -150,11 +150,12 @@ async def test_what_may_pass_is_tried_once_more(trouble: Trouble) -> None:
     assert ended(events) == Ended(why=End.STOP, model="first") and first.asked == 2
 
 
-async def test_after_the_first_words_the_reply_ends_with_what_was_said() -> None:
-    first, second = failing(Trouble.STALLED, FirstToken(), TextDelta(text="Oi! ")), Scripted(name="second")
+@pytest.mark.parametrize("trouble", [Trouble.STALLED, Trouble.SERVER_ERROR, Trouble.RATE_LIMITED, Trouble.OUT_OF_TIME])
+async def test_after_the_first_words_the_reply_ends_with_what_was_said(trouble: Trouble) -> None:
+    first, second = failing(trouble, FirstToken(), TextDelta(text="Oi! ")), Scripted(name="second")
     events = await played(chain(first, second))
     assert text_of(events) == "Oi! " and ended(events) == Ended(why=End.LENGTH, model="first")
-    assert second.asked == 0
+    assert (first.asked, second.asked) == (1, 0)
 
 
 async def test_an_effect_that_went_out_counts_as_words() -> None:
@@ -225,6 +226,20 @@ async def test_one_rate_limit_is_not_every_turn_s_fallback(clock: ManualClock, u
     clock.advance(1_000)
     ends = [ended(await turn) for turn in turns]
     assert {end.model for end in ends} == {"first"} and first.asked == 100 + under_way
+
+
+async def test_the_others_go_on_with_the_first_token_not_with_the_last(clock: ManualClock) -> None:
+    refused = [ModelTrouble(Trouble.RATE_LIMITED, retry_after_s=1.0)]
+    first = Scripted(script=[refused, [FirstToken(), 0.2, *GOOD], list(GOOD)])
+    made = chain(first, clock=clock)
+    going_first = asyncio.create_task(played(made))
+    await settled()
+    waiting = asyncio.create_task(played(made))
+    await settled()
+    clock.advance(1_000)
+    await until(clock, waiting.done)
+    assert not going_first.done() and ended(await waiting).model == "first"
+    await going_first
 
 
 async def test_a_rate_limit_that_outlasts_the_turn_goes_to_the_next_model_without_a_call(clock: ManualClock) -> None:

@@ -158,7 +158,8 @@ def said_limit(sent_ms: int) -> lead_pb2.HistoryMessage:
     )
 
 
-async def test_two_machines_do_not_talk_for_ever(server: OpenAIServer) -> None:
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_two_machines_do_not_talk_for_ever(server: OpenAIServer, guarded: bool) -> None:
     automatic = "Olá! Esta é uma mensagem automática. Retornaremos em breve."
     lines = []
     for number in range(12):
@@ -166,8 +167,11 @@ async def test_two_machines_do_not_talk_for_ever(server: OpenAIServer) -> None:
         text = f"Qual a sua cidade? {number}" if number % 2 else automatic
         sent = ms_to_timestamp(MONDAY_10H - (12 - number) * 2_000)
         lines.append(lead_pb2.HistoryMessage(author=author, text=text, sequence=number + 1, create_time=sent))
-    async with serving(server) as stub:
+    async with serving(server, SDR_AGENT_LOOP_GUARD=str(guarded)) as stub:
         heard = await ask(stub, automatic, version=12, history=lines)
+    if not guarded:
+        assert heard.done is not None and heard.done.model == REAL
+        return
     assert heard.reason == "SILENT" and heard.effects[0].HasField("handoff") and not server.turns
     assert heard.done is not None and heard.done.fallback_reason == "loop"
 

@@ -155,8 +155,8 @@ async def test_what_was_said_already_is_a_reply_of_its_own() -> None:
 
 
 async def test_the_key_is_never_said() -> None:
-    key = "sk-test-0123456789abcdef"
-    engine = Engine(words=(f"Minha chave: {key}. ",))
+    key = "minha-empresa-2026-chave-mestra"
+    engine = Engine(words=(f"A chave é {key}. ",))
     model = model_of(engine, secrets=(key,))
     await model.open()
     with pytest.raises(ModelTrouble) as caught:

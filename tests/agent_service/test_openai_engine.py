@@ -191,7 +191,7 @@ async def test_usage_is_zero_or_absent_where_the_server_does_not_tell(server: Op
 async def test_every_fault_has_a_name(server: OpenAIServer, answer: Answer, trouble: Trouble, said: str) -> None:
     server.script.extend([answer, answer] if answer.fault == "reset" else [answer])
     heard: list[str] = []
-    async with engine_of(server, first_token_s=0.3, idle_s=0.3) as engine:
+    async with engine_of(server, first_token_s=1.5, idle_s=1.5) as engine:
         ends_at = asyncio.get_running_loop().time() + LONG_S
         with pytest.raises(ModelTrouble) as caught:
             async with aclosing(engine.chat(ASK, ends_at=ends_at)) as events:
@@ -296,6 +296,17 @@ async def test_a_connection_that_died_while_idle_is_replaced_once(server: OpenAI
         # On a connection of its own the same is no stale connection.
         assert (await trouble_of(engine)).trouble is Trouble.UNREACHABLE
     assert len(server.asked) == 5
+
+
+async def test_dead_connections_are_not_tried_one_after_the_other(server: OpenAIServer) -> None:
+    """After a restart of the server all of the pool is dead: the turn tries a second one, not all."""
+    server.otherwise = says("Oi!", wait_s=0.05)
+    async with engine_of(server) as engine:
+        await asyncio.gather(*(events_of(engine) for _ in range(4)))
+        assert engine.state().connections_opened == 4
+        server.otherwise = Answer(fault="reset")
+        assert (await trouble_of(engine)).trouble is Trouble.UNREACHABLE
+    assert len(server.asked) == 4 + 2
 
 
 async def test_an_idle_connection_is_used_for_nothing_now_and_then(server: OpenAIServer) -> None:

@@ -113,5 +113,11 @@ def test_the_playbook_is_last_unless_it_must_not_speak() -> None:
     assert [state.name for state in alone.states()] == ["openai:a"] and not alone.costs_money
 
 
+def test_a_key_that_no_header_carries_is_refused_without_being_shown() -> None:
+    with pytest.raises(ConfigurationError, match="OPENAI_API_KEY") as caught:
+        settings(OPENAI_API_KEY="sk-tést 0123")
+    assert "sk-t" not in str(caught.value)
+
+
 def test_a_key_shows_nowhere() -> None:
     assert KEY["OPENAI_API_KEY"] not in repr(settings(**KEY)) + str(settings(**KEY))

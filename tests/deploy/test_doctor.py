@@ -82,6 +82,8 @@ def test_settings_are_read_as_the_processes_read_them(tmp_path: Path) -> None:
         "SDR_ADMIN_ADDRESS": "127.0.0.1:8089",
         "SDR_BUFFER_ADDRESS": "127.0.0.1:1",
         "SDR_CONTEXT_ADDRESS": "127.0.0.1:50052",
+        "SDR_AGENT_MODEL": "auto",
+        "SDR_AGENT_FALLBACK_MODELS": "",
         "SDR_AGENT_ADDRESS": "127.0.0.1:3",
     }
 
@@ -94,3 +96,27 @@ def test_it_runs_without_anything_installed(tmp_path: Path) -> None:
         done = subprocess.run(command, env=environ, cwd=tmp_path, text=True, capture_output=True, check=False)
     assert done.returncode == 1
     assert done.stderr.startswith(f"Missing: 1 thing.\n  - SDR_CONTEXT_ADDRESS: {address} is in use by process")
+
+
+def test_weights_that_are_not_there_are_named_and_ask_for_their_engine(tmp_path: Path) -> None:
+    there = tmp_path / "small.gguf"
+    there.write_bytes(b"GGUF")
+    models = {"SDR_AGENT_MODEL": f"gguf:{tmp_path}/big.gguf", "SDR_AGENT_FALLBACK_MODELS": f"openai:x, gguf:{there}"}
+    assert [item.what for item in examine(settings_in(tmp_path, **models))] == [
+        f"SDR_AGENT_MODEL: there is no file {tmp_path}/big.gguf"
+    ]
+    assert doctor.extras({"SDR_AGENT_FALLBACK_MODELS": f"openai:x, gguf:{there}"}) == ["local"]
+    assert doctor.extras({"SDR_AGENT_MODEL": "openai:gguf"}) == []
+
+
+def test_the_extras_are_read_from_where_the_processes_read_their_settings(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("SDR_AGENT_MODEL='gguf:/models/a.gguf'\n")
+
+    def printed(**environ: str) -> str:
+        command = [sys.executable, str(DOCTOR), "--extras"]
+        return subprocess.run(
+            command, check=True, cwd=tmp_path, env=environ, capture_output=True, text=True
+        ).stdout.strip()
+
+    assert printed() == "local"
+    assert printed(SDR_AGENT_MODEL="playbook") == ""

@@ -39,3 +39,12 @@ def test_what_is_right_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     for name, value in {**EVOLUTION, "SDR_PERSONA": "demo-solar"}.items():
         monkeypatch.setenv(name, value)
     assert settings.strictly().ingress_address
+
+
+def test_only_weights_of_our_own_have_to_be_loaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`make up` gave up after a minute, in which a large model on a small machine had not read its prompt yet."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SDR_AGENT_MODEL", "playbook")
+    assert not settings.loads_weights()
+    monkeypatch.setenv("SDR_AGENT_MODEL", "gguf:/models/a.gguf")
+    assert settings.loads_weights()

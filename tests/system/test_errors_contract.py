@@ -422,7 +422,7 @@ async def a_made_up_page_of_leads(world: World) -> Seen:
 
 @case("MODEL_FAILED")
 async def a_model_that_breaks(world: World) -> Seen:
-    async def broken(*_: object) -> AsyncIterator[None]:
+    async def broken(*_: object, **__: object) -> AsyncIterator[None]:
         raise RuntimeError("secret")
         yield
 
