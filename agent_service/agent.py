@@ -28,6 +28,7 @@ from agent_service.persona import LoadedPersona, Persona
 from agent_service.playbook.draft import Reply
 from agent_service.playbook.going_on import rest_of
 from agent_service.playbook.media import wordless_reply
+from agent_service.playbook.triggers import triggered_reply
 from agent_service.prompt import fixed_part
 from service_kit import logs
 from service_kit.clock import Clock
@@ -164,9 +165,9 @@ class Agent:
             for event in _left_to_people(reason, turn):
                 yield event
             return
-        wordless = wordless_reply(persona, turn)
-        if wordless is not None:
-            for event in _spoken(wordless, turn):
+        reply = wordless_reply(persona, turn) or triggered_reply(persona, turn)
+        if reply is not None:
+            for event in _spoken(reply, turn):
                 yield event
             return
         # The model ends before the caller's patience does, so that what it cost is still told.
@@ -233,5 +234,6 @@ def _left_to_people(reason: str, turn: Turn) -> list[ModelEvent]:
 
 def _spoken(reply: Reply, turn: Turn) -> list[ModelEvent]:
     bubbles = rest_of(reply.bubbles, turn.said) if turn.said else reply.bubbles
+    effects = [EffectCalled(effect=effect) for effect in reply.effects if effect not in turn.said_effects]
     text: list[ModelEvent] = [TextDelta(text="\n\n".join(bubbles))] if bubbles else []
-    return [*text, Ended(why=reply.end)]
+    return [*effects, *text, Ended(why=reply.end)]

@@ -19,10 +19,12 @@ from agent_service.policy.plain import tidy
 from agent_service.policy.roles import Roles
 from agent_service.policy.taboos import ENCODED, TOOL_SYNTAX, says_nothing, taboo
 from agent_service.policy.units import Unit, Units
+from agent_service.understanding.text import fold
 
 MAX_REPLY = 4_000
 RECENT_LINES = 12
 EMPTY, REPEATED, OTHER_ROLE, TOO_LONG = "empty", "repeated", "somebody else's turn", "too long"
+RULED_OUT = "ruled out by the persona"
 _PEOPLE = (Author.LEAD, Author.HUMAN)
 _LINE, _BUBBLE = "\n", "\n\n"
 
@@ -50,6 +52,7 @@ class OutputPolicy:
         self.leaks = Leaks(persona=persona, secrets=secrets)
         self.roles = Roles(persona)
         self.contacts = Contacts(tuple(spoken_texts(persona)))
+        self.never_say = persona.never_say
 
     def begin(self, turn: Turn) -> "OutputFilter":
         """A filter for one reply."""
@@ -63,6 +66,7 @@ class OutputFilter:
         self.cut = ""
         self._roles = policy.roles
         self._contacts = Contacts(_given_by_lead(turn), beyond=policy.contacts)
+        self._never_say = policy.never_say
         self._watch = LeakWatch(policy.leaks)
         self._units = Units()
         self._blocks = Blocks()
@@ -116,6 +120,9 @@ class OutputFilter:
             return ENCODED
         if shown.endswith(":") and text != unit.text and self._blocks.removed:
             return TOOL_SYNTAX  # It announced what was taken out.
+        folded = fold(shown)
+        if any(pattern.search(folded) for pattern in self._never_say):
+            return RULED_OUT
         return self._contacts.foreign(shown) or taboo(self._contacts.without_known(shown))
 
     def _drop(self, reason: str, gap: str) -> str:

@@ -422,3 +422,11 @@ def test_hostile_output_takes_linear_time(unit: str) -> None:
 def test_what_the_persona_may_say_is_known_as_such() -> None:
     texts = list(spoken_texts(demo()))
     assert demo().hours in texts and demo().voice not in texts and not set(demo().never) & set(texts)
+
+
+def test_what_the_persona_rules_out_is_left_out_and_the_rest_is_said() -> None:
+    """`never_say` was checked in the business's own sentences only; a language model could promise a price."""
+    assert passed("Boa pergunta! A usina custa R$ 30.000 à vista. Qual é a sua conta?") == (
+        "Boa pergunta! Qual é a sua conta?"
+    )
+    assert unfit("Amanhã te retorno com isso.") == "ruled out by the persona"

@@ -426,3 +426,11 @@ async def _until(stub: Any, *, active: int) -> None:
 
 def _letters(number: int) -> str:
     return chr(ord("a") + number // 26) + chr(ord("a") + number % 26) + "o"
+
+
+async def test_words_that_call_for_a_human_hand_over_before_any_model_is_asked() -> None:
+    """The playbook handed over at once; a language model was never told to."""
+    async with serving(app_with(StubModel())) as stub:
+        heard = await respond(stub, begin("quero investir numa usina"), context())
+    assert [one.WhichOneof("effect") for one in heard.effects] == ["lead_update", "handoff"]
+    assert heard.effects[1].handoff.reason == "investment plant" and heard.bubbles
