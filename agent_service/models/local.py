@@ -6,12 +6,21 @@ way of asking a model. What this adds: loading, the fixed prefix in every slot, 
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import suppress
+from contextlib import aclosing, asynccontextmanager, suppress
 from dataclasses import fields, replace
 from os.path import commonprefix
 from pathlib import Path
 
-from agent_service.chat import ChatEngine, ChatEvent, ChatMessage, ChatRequest, ChatUsage, EngineState, ModelTrouble
+from agent_service.chat import (
+    ChatEngine,
+    ChatEvent,
+    ChatMessage,
+    ChatRequest,
+    ChatUsage,
+    EngineState,
+    ModelTrouble,
+    Trouble,
+)
 from agent_service.models.choice import GGUF
 from agent_service.models.local_server import LocalServer
 from agent_service.models.local_settings import LocalSettings
@@ -27,6 +36,7 @@ from service_kit.settings import ConfigurationError
 _STATE = "prefix"
 _READ_S = 600.0
 _WARM_S = 120.0
+_TRIES = 3
 # A CPU may read a long history for that long, and another slot's prompt may come between two tokens. The turn's own
 # deadline ends a call that takes longer than a lead waits.
 _FIRST_TOKEN_S = 120.0
@@ -50,11 +60,13 @@ class LocalEngine:
         # What has another prefix (a summary) goes through the last slot alone, and spoils no other.
         self._others: OpenAIEngine | None = None
         self._prefix: ChatRequest | None = None
-        self._prefix_text = ""
         self._prefix_tokens = 0
         self._spoilt: set[int] = set()
         self._lost = asyncio.Event()
         self._refilling: asyncio.Task[None] | None = None
+        # Who waits for a slot waits here, where leaving costs nothing, and not on one of the server's few threads.
+        self._free = asyncio.Semaphore(settings.local_slots)
+        self._free_for_others = asyncio.Semaphore(1)
         self._cold_start_ms: int | None = None
         self.refills = 0
 
@@ -99,9 +111,7 @@ class LocalEngine:
             await self._refill()
             return
         self._prefix = prefix
-        self._prefix_text = await self._text_of(prefix)
-        self._prefix_tokens = await self.server.read(0, self._prefix_text, timeout_s=_READ_S)
-        await self.server.keep(0, _STATE)
+        await self._keep_state_of(await self._text_of(prefix))
         for slot in range(1, self._settings.local_slots):
             await self.server.put(slot, _STATE)
         self._spoilt.clear()
@@ -114,20 +124,15 @@ class LocalEngine:
     async def chat(self, request: ChatRequest, *, ends_at: float) -> AsyncGenerator[ChatEvent, None]:
         """One streamed call; the prefix's tokens are counted as cached when the slot had them."""
         assert self._chats is not None and self._others is not None, "open() comes first"
-        known = self._prefix is None or self._is_prefix_of(request)
-        events = (self._chats if known else self._others).chat(request, ends_at=ends_at)
-        try:
-            async for event in events:
-                if isinstance(event, ChatUsage) and known and not self._is_hit(event.cached):
-                    # This slot has it again by now; others may have lost it too.
-                    _log.warning("prefix_lost", tokens=self._prefix_tokens, cached=event.cached)
-                    self._lost.set()
+        if self._prefix is None or self._is_prefix_of(request):
+            calls = self._with_prefix(self._chats.chat(request, ends_at=ends_at))
+            slots = self._free
+        else:
+            calls = self._with_another(self._others.chat(request, ends_at=ends_at))
+            slots = self._free_for_others
+        async with aclosing(calls), _one_of(slots, ends_at=ends_at):
+            async for event in calls:
                 yield event
-        finally:
-            await events.aclose()
-            if not known:
-                self._spoilt.add(self._settings.local_slots - 1)
-                self._lost.set()
 
     async def count_tokens(self, text: str) -> int | None:
         """By the weights' own tokenizer."""
@@ -181,6 +186,33 @@ class LocalEngine:
                 f"SDR_AGENT_LOCAL_TEMPLATE: {path} cannot be read: {type(error).__name__}"
             ) from None
 
+    async def _with_prefix(self, events: AsyncGenerator[ChatEvent, None]) -> AsyncGenerator[ChatEvent, None]:
+        async with aclosing(events):
+            async for event in events:
+                if isinstance(event, ChatUsage) and not self._is_hit(event.cached):
+                    # This slot has it again by now; others may have lost it too.
+                    _log.warning("prefix_lost", tokens=self._prefix_tokens, cached=event.cached)
+                    self._lost.set()
+                yield event
+
+    async def _with_another(self, events: AsyncGenerator[ChatEvent, None]) -> AsyncGenerator[ChatEvent, None]:
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    yield event
+        finally:
+            self._spoilt.add(self._settings.local_slots - 1)
+            self._lost.set()
+
+    async def _keep_state_of(self, text: str) -> None:
+        """Read the text in the first slot and remember its state; again, when a lead's turn came in between."""
+        for _ in range(_TRIES):
+            self._prefix_tokens = await self.server.read(0, text, timeout_s=_READ_S)
+            # One token more: the one that was written.
+            if await self.server.keep(0, _STATE) <= self._prefix_tokens + 1:
+                return
+        raise ModelTrouble(Trouble.SERVER_ERROR, "the first slot is never idle")
+
     async def _text_of(self, prefix: ChatRequest) -> str:
         """What the prompts of all conversations begin with: what two that differ from the first word on still share."""
         asked = body(prefix, model="")
@@ -192,12 +224,9 @@ class LocalEngine:
         first = ChatMessage(role="user", content="Oi")
         request = replace(prefix, messages=(*prefix.messages, first), max_output_tokens=1)
         cached = 0
-        events = self.chat(request, ends_at=asyncio.get_running_loop().time() + _WARM_S)
-        try:
+        async with aclosing(self.chat(request, ends_at=asyncio.get_running_loop().time() + _WARM_S)) as events:
             async for event in events:
                 cached = event.cached if isinstance(event, ChatUsage) else cached
-        finally:
-            await events.aclose()
         return cached
 
     def _is_prefix_of(self, request: ChatRequest) -> bool:
@@ -225,6 +254,19 @@ class LocalEngine:
             self._spoilt.discard(slot)
             await self.server.put(slot, _STATE)
             self.refills += 1
+
+
+@asynccontextmanager
+async def _one_of(slots: asyncio.Semaphore, *, ends_at: float) -> AsyncGenerator[None, None]:
+    try:
+        async with asyncio.timeout_at(ends_at):
+            await slots.acquire()
+    except TimeoutError:
+        raise ModelTrouble(Trouble.OUT_OF_TIME, "no slot became free") from None
+    try:
+        yield
+    finally:
+        slots.release()
 
 
 def engine(path: str, *, settings: AgentSettings, clock: Clock) -> ChatEngine:

@@ -6,7 +6,7 @@ The weights are of a small base model. What they write is poor and never judged 
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 from structlog.testing import capture_logs
 
-from agent_service.chat import ChatEnd, ChatMessage, ChatRequest, ChatUsage, TextPiece
+from agent_service.chat import ChatEnd, ChatMessage, ChatRequest, ChatUsage, ModelTrouble, TextPiece, Trouble
 from agent_service.models import local
 from agent_service.models.local import LocalEngine
 from agent_service.models.local_settings import LocalSettings
@@ -180,6 +180,22 @@ async def test_a_turn_cancelled_before_its_first_token_stops_the_reading(warm: L
     await until(lambda: idle(warm))
     read = (await warm.server.counters())["prompt_tokens_total"] - before["prompt_tokens_total"]
     assert read < 800, "of about 1 600"
+
+
+async def test_who_finds_no_free_slot_waits_until_the_end_of_its_time_and_no_longer(warm: LocalEngine) -> None:
+    async with AsyncExitStack() as stack:
+        for number in range(SLOTS):
+            talk = warm.chat(about(f"{number} conte uma história longa", most=800), ends_at=soon())
+            await stack.enter_async_context(aclosing(talk))
+            await anext(talk)
+        calls = warm.state().calls
+        with pytest.raises(ModelTrouble) as caught:
+            await anext(warm.chat(about("e eu?"), ends_at=asyncio.get_running_loop().time() + 0.05))
+        assert caught.value.trouble is Trouble.OUT_OF_TIME
+        waits = asyncio.create_task(ask(warm, about("agora eu")))
+        await asyncio.sleep(0.05)
+        assert warm.state().calls == calls, "the server does not know of it yet"
+    assert (await waits).end
 
 
 async def test_a_base_model_gets_a_dialogue_and_does_not_write_the_leads_part(warm: LocalEngine) -> None:
