@@ -76,11 +76,13 @@ class Agent:
         make_model: Callable[[Persona], Model],
         clock: Clock,
         max_replies: int,
+        loop_guard: bool = True,
     ) -> None:
         self._load_persona = load_persona
         self._make_model = make_model
         self._clock = clock
         self._max_replies = max_replies
+        self._loop_guard = loop_guard
         self._state = AgentState.WARMING
         self._loaded: LoadedPersona | None = None
         self._model: Model | None = None
@@ -157,7 +159,7 @@ class Agent:
     async def _events(
         self, persona: Persona, model: Model, turn: Turn, *, ends_at: float
     ) -> AsyncGenerator[ModelEvent, None]:
-        if reason := suspect(turn):
+        if self._loop_guard and (reason := suspect(turn)):
             _log.warning("loop_suspected", reason=reason, conversation_id=turn.conversation_id)
             for event in _left_to_people(reason, turn):
                 yield event

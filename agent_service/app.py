@@ -76,4 +76,5 @@ def make_agent(settings: AgentSettings, *, source: PersonaSource, clock: Clock) 
         make_model=lambda persona: make_model(settings, persona=persona, clock=clock),
         clock=clock,
         max_replies=settings.max_replies,
+        loop_guard=settings.loop_guard,
     )

@@ -1,6 +1,7 @@
 """Settings of the agent."""
 
 import json
+import re
 from collections.abc import Mapping
 
 from pydantic import Field, SecretStr, field_validator
@@ -102,6 +103,13 @@ class ModelSettings(ProcessSettings):
         description="A model that costs nothing reads its fixed prefix again after so long without a call. 0: never.",
     )
 
+    @field_validator("openai_api_key")
+    @classmethod
+    def _fits_a_header(cls, value: SecretStr) -> SecretStr:
+        if not re.fullmatch(r"[!-~]*", value.get_secret_value()):
+            raise ValueError("holds characters that no header can carry")
+        return value
+
     @field_validator("extra_body")
     @classmethod
     def _is_object(cls, value: str) -> str:
@@ -132,6 +140,11 @@ class AgentSettings(AgentAddress, ModelSettings, LocalSettings):
         "demo-solar",
         validation_alias="SDR_PERSONA",
         description="A packaged persona's name, or the path of a persona's folder or file.",
+    )
+    loop_guard: bool = Field(
+        True,
+        validation_alias="SDR_AGENT_LOOP_GUARD",
+        description="A conversation whose other side looks like a machine is handed to a human in silence.",
     )
     playbook_delay_ms: int = Field(
         0,

@@ -10,6 +10,7 @@ PARTS = {
     "overhead": "the path's own cost beside the floor",
     "growth": "does it cost more when more is stored",
     "bursts": "one reply per burst, and what a hold costs a lone message",
+    "agent_turns": "many turns of a language model: connections, memory, open streams",
     "warm_model": "the first token of local weights: cold, warm, primed, four at once",
     "hold_curve": "added wait against replies per thought, in virtual time",
 }

@@ -40,6 +40,7 @@ def _check_every_process() -> None:
             problems.append(str(error))
     if not problems:
         check(load(IngressSettings), load(EvolutionSettings))
+        choose(load(AgentSettings))
         return
     raise ConfigurationError("\n".join(dict.fromkeys(problems)))
 

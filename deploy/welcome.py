@@ -5,6 +5,8 @@ import shutil
 import sys
 from pathlib import Path
 
+from agent_service.models.choice import choose
+from agent_service.settings import AgentSettings
 from agentic_sdr.agent.v1 import agent_service_pb2
 from deploy import probe
 from deploy.settings import SystemSettings
@@ -37,15 +39,20 @@ def text(settings: SystemSettings) -> str:
 
 
 def describe_agent(agent: agent_service_pb2.GetAgentResponse) -> tuple[str, str]:
-    """Model with its price, and persona."""
+    """Model with its price and with what stands in for it, and persona."""
     money = "each reply costs money" if agent.costs_money else "free of charge"
     who = f" ({agent.persona_display_name})" if agent.persona_display_name else ""
-    return f"{agent.model or 'unknown'}, {money}", f"{agent.persona or 'none'}{who}"
+    names = ", ".join(model.name for model in agent.models[1:])
+    others = f"; if it fails: {names}" if names else ""
+    resting = [model for model in agent.models if not model.available]
+    trouble = "".join(f"; {model.name} can't be asked now: {model.trouble}" for model in resting)
+    return f"{agent.model or 'unknown'}, {money}{others}{trouble}", f"{agent.persona or 'none'}{who}"
 
 
 def _facts(settings: SystemSettings, evolution: EvolutionSettings) -> list[str]:
     agent = probe.agent(settings)
     model, persona = describe_agent(agent) if agent else ("unknown: the agent does not answer", "unknown")
+    model += f" ({choose(load(AgentSettings)).why})" if agent else ""
     if evolution.evolution_is_configured:
         provider = f"Evolution API at {evolution.evolution_api_url}"
     else:

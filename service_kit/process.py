@@ -32,7 +32,8 @@ class Application(Protocol):
         ...
 
     async def serve_until(self, stop: asyncio.Event) -> None:
-        """Work until `stop` is set; whatever this raises ends the process with exit code 1."""
+        """Work until `stop` is set; whatever this raises ends the process, with exit code 1 or, for a
+        ConfigurationError, as a failed start does."""
         ...
 
     async def drain(self) -> None:
@@ -76,6 +77,10 @@ async def _live(app_factory: Callable[[], Application], service: str, watchdog: 
     code = 0
     try:
         await app.serve_until(stop)
+    except ConfigurationError as error:
+        # Found out late, by a side task: whoever started it reads the same sentence.
+        _report_failed_start(service, error)
+        code = EXIT_NOT_STARTED
     except Exception:
         _log.critical("process_failed", exc_info=True)
         code = EXIT_FAILED

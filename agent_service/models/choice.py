@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from agent_service.models.connections import is_private
+from agent_service.models.places import is_private
 from agent_service.settings import DEFAULT_BASE_URL, ModelSettings
 from service_kit.settings import ConfigurationError
 

@@ -1,6 +1,5 @@
 """The HTTP client of an engine: what its connections really are is counted, and no answer can be without end."""
 
-import ipaddress
 import weakref
 from collections.abc import AsyncIterator, Callable
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import httpx2
 
 from agent_service.chat import ModelTrouble, Trouble
+from agent_service.models.places import is_private
 
 MAX_EVENT_BYTES = 256 * 1024
 MAX_REPLY_BYTES = 4 << 20
@@ -68,16 +68,6 @@ def was_kept_alive(request: httpx2.Request) -> bool:
     """Whether the request went out on a connection that an earlier one had opened."""
     trace = request.extensions.get("trace")
     return isinstance(trace, _Trace) and not trace.fresh
-
-
-def is_private(base_url: str) -> bool:
-    """Whether the server is this machine or a neighbour: a private address, or a name without a dot."""
-    host = httpx2.URL(base_url).host
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return "." not in host or host.endswith((".local", ".internal", ".localhost"))
-    return address.is_private or address.is_loopback
 
 
 async def _cap(response: httpx2.Response) -> None:

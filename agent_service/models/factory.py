@@ -6,7 +6,7 @@ from agent_service.models.budgets import Budgets
 from agent_service.models.chain import Chain
 from agent_service.models.choice import AUTO, AUTO_EXTRA, GGUF, OPENAI, choose
 from agent_service.models.language import LanguageModel
-from agent_service.models.openai_chat import OpenAIEngine, costs_money
+from agent_service.models.places import costs_money
 from agent_service.models.playbook import Playbook
 from agent_service.models.prices import Prices
 from agent_service.persona import Persona
@@ -53,11 +53,13 @@ def _language_model(name: str, settings: AgentSettings, *, persona: Persona, clo
 
 
 def _engine(name: str, settings: AgentSettings, *, clock: Clock) -> ChatEngine:
+    # The libraries take a second to load, and llama.cpp's is an extra: only who asks for them waits for them.
     if name.startswith(GGUF):
-        # Loading the library takes a while and needs the extra "local": only who asks for weights pays for them.
         from agent_service.models.local import engine
 
         return engine(name.removeprefix(GGUF), settings=settings, clock=clock)
+    from agent_service.models.openai_chat import OpenAIEngine
+
     return OpenAIEngine(
         base_url=settings.openai_base_url,
         api_key=settings.openai_api_key.get_secret_value(),

@@ -14,8 +14,8 @@ from agent_service.models.playbook import Playbook
 from service_kit import logs
 from service_kit.clock import Clock
 
-# Worth a second call to the same model, when nothing was said yet.
-_AGAIN = frozenset({Trouble.RATE_LIMITED, Trouble.SERVER_ERROR, Trouble.UNREACHABLE})
+# Worth a second call to the same model, as a rate limit is, when nothing was said yet.
+_AGAIN = frozenset({Trouble.SERVER_ERROR, Trouble.UNREACHABLE})
 # Faults of the server, not of what it wrote this time.
 _SERVER = frozenset(
     {
@@ -137,10 +137,10 @@ class Link:
                 yield event
 
     async def _worth_another(self, trouble: ModelTrouble, *, by: float) -> bool:
+        if trouble.trouble is Trouble.RATE_LIMITED:
+            return True  # The brake says how long to wait, and keeps a hundred such turns from being a storm.
         if trouble.trouble not in _AGAIN or self.resting or not self._retries.take():
             return False
-        if trouble.trouble is Trouble.RATE_LIMITED:
-            return True  # The brake says how long to wait.
         pause_s = _PAUSE_S if trouble.retry_after_s is None else trouble.retry_after_s
         if _now() + pause_s + _LEAST_S > by:
             return False

@@ -19,7 +19,7 @@ from agent_service.chat import (
     Trouble,
 )
 from agent_service.models.api_errors import refused_parameter, to_configuration_error, to_trouble
-from agent_service.models.connections import Connections, is_private, was_kept_alive
+from agent_service.models.connections import Connections, was_kept_alive
 from agent_service.models.deadline import Deadline
 from agent_service.models.openai_request import Parameters, body
 from agent_service.models.openai_stream import Reading
@@ -31,7 +31,8 @@ from service_kit.settings import ConfigurationError
 CONNECT_S = 2.0
 # After the model has finished, for the usage and the end of the stream; nobody waits for more.
 _TAIL_S = 1.0
-_WARM_S = 60.0
+# Of the warm-up: a server that hangs must not keep the agent from serving by its fallbacks.
+_WARM_S = 20.0
 _OPEN_S = 5.0
 # A connection that was idle for so long is used once, for nothing, so that no gateway drops it before a lead needs it.
 _TOUCH_AFTER_S = 25.0
@@ -277,11 +278,6 @@ class OpenAIEngine:
             cached=self._tokens.cached + usage.cached,
             completion=self._tokens.completion + usage.completion,
         )
-
-
-def costs_money(base_url: str) -> bool:
-    """Whether calls to that server are paid for, as far as its address tells: a neighbour's are not."""
-    return not is_private(base_url)
 
 
 async def _anext(chunks: Any) -> ChatCompletionChunk | None:

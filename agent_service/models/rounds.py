@@ -1,7 +1,8 @@
 """One reply of a language model: its words through the output policy, its tool calls read, answered and fed back."""
 
+import re
 from collections.abc import AsyncGenerator, Callable, Iterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
@@ -37,6 +38,7 @@ MAX_ROUNDS = 3
 _DONE = "Feito. Continue a resposta à pessoa, sem repetir o que já disse."
 _KNOWN = "Isso já estava feito. Responda à pessoa agora."
 _HANDED_OVER = "Feito. Diga à pessoa em uma frase que a equipe continua, e mais nada."
+_SENTENCE_END = re.compile(r"(?:[.!?…][\"'”’»)*_]*|\n)\s*\Z")
 _log = logs.get(__name__)
 
 
@@ -74,6 +76,7 @@ class Rounds:
         self._waiting: list[Effect] = []
         self._spoke = False
         self._began = False
+        self._wrote_before = False
 
     async def run(self, *, ends_at: float) -> AsyncGenerator[ModelEvent, None]:
         """The reply, ended by Ended. Errors: ModelTrouble."""
@@ -81,9 +84,14 @@ class Rounds:
         for _ in range(MAX_ROUNDS):
             this = _Round()
             request = replace(self._request, messages=messages)
-            async with aclosing(self._round(request, this, ends_at=ends_at)) as events:
-                async for event in events:
+            try:
+                async with aclosing(self._round(request, this, ends_at=ends_at)) as events:
+                    async for event in events:
+                        yield event
+            except ModelTrouble:
+                for event in self._last_sentence(this):
                     yield event
+                raise
             if self._output.cut:
                 _log.warning("reply_cut_by_policy", reason=self._output.cut, conversation_id=self._turn.conversation_id)
                 yield Ended(why=End.LENGTH)
@@ -93,9 +101,10 @@ class Rounds:
                 for event in self._effects():
                     yield event
             if not this.calls or (self._spoke and self._handed_over):
-                for event in self._end(cut=this.reason == "length"):
+                for event in self._end(this):
                     yield event
                 return
+            self._wrote_before = self._wrote_before or bool(this.text)
             asked = ChatMessage(role="assistant", content=this.text, tool_calls=tuple(this.calls))
             messages = (*messages, asked, *answers)
         if not self._spoke:
@@ -131,7 +140,7 @@ class Rounds:
         if not self._began:
             self._began = True
             yield FirstToken()
-        if not this.text and self._spoke:
+        if not this.text and self._wrote_before:
             # What is said after a tool call is a bubble of its own.
             yield from self._say(self._passed("\n\n"))
         this.text += text
@@ -167,9 +176,18 @@ class Rounds:
         self._waiting.append(effect)
         return _tool_answer(call, _HANDED_OVER if isinstance(effect, HandOver) else _DONE)
 
-    def _end(self, *, cut: bool) -> Iterator[ModelEvent]:
+    def _last_sentence(self, this: _Round) -> Iterator[ModelEvent]:
+        """What the policy still holds of a reply that breaks off, if it is a whole sentence."""
+        if self._spoke and _SENTENCE_END.search(this.text):
+            with suppress(Unfit):
+                yield from self._say(self._output.finish())
+
+    def _end(self, this: _Round) -> Iterator[ModelEvent]:
         """The rest of the words. A reply that was cut ends with its last whole sentence, if there is one."""
-        if not (cut and self._spoke):
+        cut = this.reason == "length"
+        if cut and self._spoke:
+            yield from self._last_sentence(this)
+        else:
             try:
                 rest = self._output.finish()
             except Unfit as unfit:

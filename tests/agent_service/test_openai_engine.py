@@ -19,7 +19,8 @@ from agent_service.chat import (
     ToolCall,
     Trouble,
 )
-from agent_service.models.openai_chat import OpenAIEngine, costs_money
+from agent_service.models.openai_chat import OpenAIEngine
+from agent_service.models.places import costs_money
 from service_kit.clock import ManualClock
 from service_kit.settings import ConfigurationError
 from tests.stand_ins.openai_server import MODEL, Answer, Called, OpenAIServer, Told, calls, refuses, says
@@ -295,6 +296,17 @@ async def test_a_connection_that_died_while_idle_is_replaced_once(server: OpenAI
         # On a connection of its own the same is no stale connection.
         assert (await trouble_of(engine)).trouble is Trouble.UNREACHABLE
     assert len(server.asked) == 5
+
+
+async def test_dead_connections_are_not_tried_one_after_the_other(server: OpenAIServer) -> None:
+    """After a restart of the server all of the pool is dead: the turn tries a second one, not all."""
+    server.otherwise = says("Oi!", wait_s=0.05)
+    async with engine_of(server) as engine:
+        await asyncio.gather(*(events_of(engine) for _ in range(4)))
+        assert engine.state().connections_opened == 4
+        server.otherwise = Answer(fault="reset")
+        assert (await trouble_of(engine)).trouble is Trouble.UNREACHABLE
+    assert len(server.asked) == 4 + 2
 
 
 async def test_an_idle_connection_is_used_for_nothing_now_and_then(server: OpenAIServer) -> None:

@@ -14,6 +14,7 @@ from agent_service.agent import Agent
 from agent_service.app import AgentApp
 from agent_service.conversation import Lead, Line, ModelEvent, TextDelta, Turn
 from agent_service.models import ModelState
+from agent_service.persona import Persona
 from agent_service.persona_source import PersonaSource
 from agent_service.settings import AgentSettings
 from agentic_sdr.agent.v1 import agent_service_pb2 as pb
@@ -198,10 +199,10 @@ async def test_effects_that_are_kept_already_are_not_called_again() -> None:
 async def test_a_slow_playbook_streams_and_says_the_same() -> None:
     async with serving() as stub:
         fast = await respond(stub, begin("oi"), context())
-    async with serving(SDR_AGENT_PLAYBOOK_DELAY_MS="200") as stub:
+    async with serving(SDR_AGENT_PLAYBOOK_DELAY_MS="600") as stub:
         slow = await respond(stub, begin("oi"), context())
     assert slow.text == fast.text and len(slow.frames) > len(fast.frames)
-    assert slow.done is not None and slow.done.first_token.ToMilliseconds() >= 200
+    assert slow.done is not None and slow.done.first_token.ToMilliseconds() >= 600
 
 
 async def test_a_cancelled_call_stops_the_model_at_once() -> None:
@@ -322,15 +323,21 @@ class StubModel:
     costs_money = False
     available = True
 
-    def __init__(self, *, warm: asyncio.Event | None = None, after: int = 0) -> None:
+    def __init__(self, *, warm: asyncio.Event | None = None, after: int = 0, refuses: Exception | None = None) -> None:
         self._warm = warm
+        self._refuses = refuses
         self._after = after
         self.closed = False
 
     async def open(self) -> None:
         return
 
+    async def use(self, persona: Persona) -> None:
+        return
+
     async def warm(self) -> None:
+        if self._refuses is not None:
+            raise self._refuses
         if self._warm is not None:
             await self._warm.wait()
 
@@ -383,6 +390,14 @@ async def test_health_tells_the_truth_while_the_model_warms_up() -> None:
         async with asyncio.timeout(3):
             while (await health.Check(check, timeout=TIMEOUT_S)).status != health_pb2.HealthCheckResponse.SERVING:
                 await asyncio.sleep(0.02)
+    assert model.closed
+
+
+async def test_a_start_that_fails_closes_what_it_opened() -> None:
+    """A server that failed to open is not closed by anybody else; its connections and tasks stayed behind."""
+    model = StubModel(refuses=ConfigurationError("the key was refused"))
+    with pytest.raises(ConfigurationError, match="the key was refused"):
+        await app_with(model).open()
     assert model.closed
 
 

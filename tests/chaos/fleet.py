@@ -102,6 +102,9 @@ class Fleet:
             "SDR_BUFFER_ADDRESS": self._buffer,
             **self._services,
             "SDR_PERSONA": "demo-solar",
+            "SDR_AGENT_MODEL": "playbook",
+            # These leads are machines, and write like some.
+            "SDR_AGENT_LOOP_GUARD": "false",
             "SDR_AGENT_PLAYBOOK_DELAY_MS": "300",
             "SDR_BUFFER_COMMIT_HOLD_MS": "300",
             "EVOLUTION_API_URL": self.provider.url,

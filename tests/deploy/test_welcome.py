@@ -4,6 +4,7 @@ import json
 import subprocess
 import time
 
+from agentic_sdr.agent.v1 import agent_service_pb2 as agent_pb
 from deploy import welcome
 from deploy.settings import SystemSettings
 from ingress.providers.evolution.parse import parse_webhook
@@ -53,3 +54,19 @@ def test_the_console_line_is_valid() -> None:
     arguments = arguments_of(welcome.console_curl(settings()))
     assert "http://127.0.0.1:9/console/messages" in arguments
     assert json.loads(arguments[-1]) == {"contact": "5581999990009", "text": "oi"}
+
+
+def test_the_model_is_shown_with_its_price_and_with_what_stands_in_for_it() -> None:
+    models = [
+        agent_pb.ModelState(name="openai:gpt-5-mini", available=False, trouble="unreachable"),
+        agent_pb.ModelState(name="playbook", available=True),
+    ]
+    agent = agent_pb.GetAgentResponse(model="openai:gpt-5-mini", costs_money=True, persona="demo-solar", models=models)
+    model, persona = welcome.describe_agent(agent)
+    assert model == (
+        "openai:gpt-5-mini, each reply costs money; if it fails: playbook; "
+        "openai:gpt-5-mini can't be asked now: unreachable"
+    )
+    assert persona == "demo-solar"
+    alone = agent_pb.GetAgentResponse(model="playbook", models=[agent_pb.ModelState(name="playbook", available=True)])
+    assert welcome.describe_agent(alone)[0] == "playbook, free of charge"

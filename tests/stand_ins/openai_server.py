@@ -109,6 +109,7 @@ class OpenAIServer:
         self.otherwise: Answer | Callable[[Asked], Answer] = otherwise or says("Tudo bem! ", "Como posso te ajudar?")
         self.warm_up: Answer | None = says("o")
         self.models_status = 200
+        self.models_wait_s = 0.0
         self.models_asked = 0
         self.connections = 0
         self.open_streams = 0
@@ -155,6 +156,7 @@ class OpenAIServer:
     async def _models(self, request: web.Request) -> web.StreamResponse:
         self._count(request)
         self.models_asked += 1
+        await asyncio.sleep(self.models_wait_s)
         if self.models_status != 200:
             return _refusal(refuses(self.models_status, code="invalid_api_key"))
         return web.json_response({"object": "list", "data": [{"id": MODEL, "object": "model"}]})

@@ -90,6 +90,9 @@ class System:
             "SDR_INGRESS_ADDRESS": self.address["ingress"],
             "SDR_ADMIN_ADDRESS": self.address["admin"],
             "SDR_PERSONA": "demo-solar",
+            "SDR_AGENT_MODEL": "playbook",
+            # These leads are machines, and write like some.
+            "SDR_AGENT_LOOP_GUARD": "false",
             # Who tests the hold sets it; the others would only wait for it.
             "SDR_BUFFER_COMMIT_HOLD_MS": "0",
             "EVOLUTION_API_URL": provider.url,

@@ -1,0 +1,303 @@
+"""A language model through the whole agent: tools and rounds, what it costs, budgets, summaries, warm-up and health."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from typing import Any, cast
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from agent_service.app import AgentApp
+from agentic_sdr.agent.v1 import agent_service_pb2 as pb
+from agentic_sdr.agent.v1 import agent_service_pb2_grpc as rpc
+from agentic_sdr.common.v1 import lead_pb2, message_pb2
+from service_kit import errors
+from service_kit.durations import ms_to_timestamp
+from service_kit.settings import ConfigurationError
+from service_kit.testing import in_process
+from tests.agent_service.language import TIMEOUT_S, ask, frames, serving, settings_for, until_warm
+from tests.agent_service.talking import MONDAY_10H, demo
+from tests.stand_ins.openai_server import MODEL, Answer, Called, OpenAIServer, Told, calls, refuses, says
+
+REAL = f"openai:{MODEL}"
+NAME = Called(name="update_lead", arguments='{"name": "João", "bill_value": "4mil"}', call_id="a")
+HUMAN = Called(name="handoff_to_human", arguments='{"reason": "pediu uma pessoa"}', call_id="b")
+PRICED = {"SDR_AGENT_PRICES": f"{MODEL}=1/0.1/4"}
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[OpenAIServer]:
+    async with OpenAIServer() as running:
+        yield running
+
+
+def told(server: OpenAIServer, number: int = -1) -> list[dict[str, Any]]:
+    """The messages of one of the calls."""
+    return server.turns[number].messages
+
+
+async def test_tools_are_read_answered_and_fed_back(server: OpenAIServer) -> None:
+    server.script.extend([calls(NAME, HUMAN), says("Oi, João! A equipe continua com você.")])
+    async with serving(server) as stub:
+        heard = await ask(stub, "sou o João, pago 4 mil e quero falar com alguém")
+    assert heard.order == ["effect", "effect", "text", "usage", "done"], "what the words stand on comes before them"
+    update, handoff = heard.effects
+    assert (update.lead_update.name, update.lead_update.bill_value_cents) == ("João", 400_000)
+    assert handoff.handoff.reason == "pediu uma pessoa" and heard.reason == "STOP"
+    assistant, *answers = told(server)[-3:]
+    assert [call["id"] for call in assistant["tool_calls"]] == ["a", "b"]
+    assert [(each["role"], each["tool_call_id"]) for each in answers] == [("tool", "a"), ("tool", "b")]
+    assert told(server, 0) == told(server)[:-3], "the second call goes on after the first one's bytes"
+
+
+async def test_what_is_wrong_with_a_call_is_told_to_the_model_alone(server: OpenAIServer) -> None:
+    wrong = Called(name="update_lead", arguments='{"bill_value": -3, "recipient": "5581999990000"}')
+    server.script.extend([calls(wrong), says("Quanto vem a sua conta?")])
+    async with serving(server) as stub:
+        heard = await ask(stub)
+    assert heard.text == "Quanto vem a sua conta?" and not heard.effects
+    assert told(server)[-1]["role"] == "tool" and told(server)[-1]["content"]
+
+
+async def test_the_same_call_again_has_no_second_effect(server: OpenAIServer) -> None:
+    server.script.extend([calls(NAME), calls(NAME), says("Oi, João!")])
+    async with serving(server) as stub:
+        heard = await ask(stub)
+    assert len(heard.effects) == 1 and heard.text == "Oi, João!" and len(server.turns) == 3
+
+
+async def test_words_before_and_after_a_call_are_two_bubbles(server: OpenAIServer) -> None:
+    server.script.extend([calls(NAME, pieces=("Prazer, João!",)), says("Qual a sua cidade?")])
+    async with serving(server) as stub:
+        heard = await ask(stub)
+    assert heard.text == "Prazer, João!\n\nQual a sua cidade?" and len(heard.effects) == 1
+
+
+async def test_a_hand_over_without_words_is_silence(server: OpenAIServer) -> None:
+    server.script.extend([calls(HUMAN), says()])
+    async with serving(server) as stub:
+        heard = await ask(stub)
+    assert heard.reason == "SILENT" and not heard.text and heard.effects[0].HasField("handoff")
+
+
+async def test_a_hand_over_with_words_needs_no_further_call(server: OpenAIServer) -> None:
+    server.script.append(calls(HUMAN, pieces=("A equipe continua com você. ", "Até já!")))
+    async with serving(server) as stub:
+        heard = await ask(stub)
+    assert heard.reason == "STOP" and heard.text == "A equipe continua com você. Até já!" and len(server.turns) == 1
+
+
+async def test_a_loop_of_tools_after_words_ends_the_reply(server: OpenAIServer) -> None:
+    server.script.extend([calls(NAME, pieces=("Prazer, João! Vamos lá.",)), calls(NAME), calls(NAME)])
+    async with serving(server) as stub:
+        heard = await ask(stub)
+    assert heard.reason == "LENGTH" and heard.text.startswith("Prazer, João!") and len(server.turns) == 3
+
+
+async def test_effects_of_a_model_that_failed_have_not_happened(server: OpenAIServer) -> None:
+    server.script.extend([calls(NAME, HUMAN), refuses(400)])
+    async with serving(server) as stub:
+        heard = await ask(stub, "oi")
+    assert heard.done is not None and heard.done.model == "playbook"
+    assert not [each for each in heard.effects if each.HasField("handoff") or each.lead_update.name]
+
+
+async def test_what_a_reply_costs(server: OpenAIServer) -> None:
+    server.script.extend(
+        [
+            calls(NAME, told=Told(prompt=1_000, cached=0, completion=20)),
+            says("Oi, João!", told=Told(prompt=1_100, cached=1_000, completion=10)),
+        ]
+    )
+    async with serving(server, **PRICED) as stub:
+        heard = await ask(stub)
+        agent = await until_warm(stub)
+    assert heard.usage == pb.Usage(
+        prompt_tokens=2_100, cached_tokens=1_000, completion_tokens=30, cost_micros=1_000 + 20 * 4 + 100 + 100 + 10 * 4
+    )
+    assert agent.models[0].cached_tokens == 1_000
+
+
+async def test_tokens_are_estimated_where_the_server_does_not_tell(server: OpenAIServer) -> None:
+    server.script.extend([says("Oi! Tudo bem?", fault="no_usage"), says("Oi! Tudo ", fault="reset_after")])
+    async with serving(server, **PRICED) as stub:
+        for _ in range(2):
+            heard = await ask(stub)
+            assert heard.usage is not None
+            assert heard.usage.prompt_tokens > 1_000 and heard.usage.completion_tokens > 1
+            assert heard.usage.cost_micros > 1_000
+
+
+@pytest.mark.parametrize("scope", ["conversation", "tenant"])
+async def test_a_used_up_budget_makes_no_call(server: OpenAIServer, scope: str) -> None:
+    environ = {f"SDR_AGENT_DAILY_TOKENS_PER_{scope.upper()}": "1000"}
+    below = lead_pb2.UsageToday(**{f"{scope}_tokens": 999})
+    above = lead_pb2.UsageToday(**{f"{scope}_tokens": 1_000})
+    async with serving(server, **environ) as stub:
+        assert (await ask(stub, usage=below)).done.model == REAL  # type: ignore[union-attr]
+        heard = await ask(stub, usage=above)
+        assert len(server.turns) == 1 and heard.text == demo().limit_sentence
+        assert heard.done is not None and heard.done.fallback and heard.done.fallback_reason == "budget"
+        assert [each.WhichOneof("effect") for each in heard.effects] == ["handoff"]
+        assert heard.usage is None
+        today, yesterday = said_limit(MONDAY_10H - 3_600_000), said_limit(MONDAY_10H - 24 * 3_600_000)
+        assert (await ask(stub, usage=above, version=2, history=[today])).reason == "SILENT"
+        assert (await ask(stub, usage=above, version=2, history=[yesterday])).text == demo().limit_sentence
+    assert len(server.turns) == 1
+
+
+def said_limit(sent_ms: int) -> lead_pb2.HistoryMessage:
+    return lead_pb2.HistoryMessage(
+        author=message_pb2.AUTHOR_ASSISTANT,
+        text=demo().limit_sentence,
+        create_time=ms_to_timestamp(sent_ms),
+        sequence=2,
+        fallback=True,
+    )
+
+
+@pytest.mark.parametrize("guarded", [True, False])
+async def test_two_machines_do_not_talk_for_ever(server: OpenAIServer, guarded: bool) -> None:
+    automatic = "Olá! Esta é uma mensagem automática. Retornaremos em breve."
+    lines = []
+    for number in range(12):
+        author = message_pb2.AUTHOR_ASSISTANT if number % 2 else message_pb2.AUTHOR_LEAD
+        text = f"Qual a sua cidade? {number}" if number % 2 else automatic
+        sent = ms_to_timestamp(MONDAY_10H - (12 - number) * 2_000)
+        lines.append(lead_pb2.HistoryMessage(author=author, text=text, sequence=number + 1, create_time=sent))
+    async with serving(server, SDR_AGENT_LOOP_GUARD=str(guarded)) as stub:
+        heard = await ask(stub, automatic, version=12, history=lines)
+    if not guarded:
+        assert heard.done is not None and heard.done.model == REAL
+        return
+    assert heard.reason == "SILENT" and heard.effects[0].HasField("handoff") and not server.turns
+    assert heard.done is not None and heard.done.fallback_reason == "loop"
+
+
+async def test_a_summary_with_its_reach(server: OpenAIServer) -> None:
+    server.script.append(says("João paga 4 mil por mês e quer saber do prazo.", told=Told(prompt=900, completion=30)))
+    lines = [
+        lead_pb2.HistoryMessage(
+            author=message_pb2.AUTHOR_LEAD if number % 2 else message_pb2.AUTHOR_ASSISTANT,
+            text=f"linha {number} " + "da conversa " * 20,
+            sequence=number,
+        )
+        for number in range(1, 60)
+    ]
+    async with serving(server, **PRICED) as stub:
+        request = pb.SummarizeRequest(conversation_id="c-1", history=lines, lead=lead_pb2.Lead(name="João"))
+        made = await stub.Summarize(request, timeout=TIMEOUT_S)
+        short = await stub.Summarize(pb.SummarizeRequest(conversation_id="c-1", history=lines[:3]), timeout=TIMEOUT_S)
+    assert made.summary.startswith("João paga 4 mil") and made.model == REAL
+    assert 8 <= made.through_sequence < 59 and made.usage.cost_micros == 900 + 4 * 30
+    assert short.summary == "" and short.through_sequence == 0 and len(server.turns) == 1
+
+
+async def test_a_summary_that_can_not_be_had(server: OpenAIServer) -> None:
+    server.otherwise = refuses(500)
+    lines = [lead_pb2.HistoryMessage(author=message_pb2.AUTHOR_LEAD, text="oi " * 50, sequence=n) for n in range(1, 60)]
+    async with serving(server) as stub:
+        failed = await refusal(stub, pb.SummarizeRequest(history=lines))
+        refused = await refusal(stub, pb.SummarizeRequest(history=lines * 20))
+    assert (failed.reason, failed.metadata) == ("MODEL_FAILED", {"model": REAL})
+    assert (refused.reason, refused.metadata) == ("INVALID_ARGUMENT", {"field": "history"})
+
+
+async def refusal(stub: Any, request: pb.SummarizeRequest) -> errors.ParsedError:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await stub.Summarize(request, timeout=TIMEOUT_S)
+    return errors.parse(caught.value)
+
+
+async def test_a_cancelled_turn_stops_the_stream_at_the_server(server: OpenAIServer) -> None:
+    server.script.append(says(*["Olá, tudo bem? "] * 10_000, pause_s=0.01))
+    async with serving(server, SDR_AGENT_IDLE_MS="5000") as stub:
+        call = cast(Any, stub).Respond(timeout=TIMEOUT_S)
+        for request in frames(("oi",), "c-1", 10_000, {}):
+            await call.write(request)
+        while (await call.read()).WhichOneof("frame") != "text":
+            pass
+        assert server.open_streams == 1
+        call.cancel()
+        async with asyncio.timeout(TIMEOUT_S):
+            while server.open_streams or not server.turns[0].left:
+                await asyncio.sleep(0.005)
+    assert server.turns[0].generated < 1_000, "nobody reads it, so nobody pays for it"
+
+
+async def test_two_hundred_turns_use_the_warm_connection(server: OpenAIServer) -> None:
+    async with serving(server) as stub:
+        for number in range(200):
+            await ask(stub, "oi", conversation=f"c-{number}")
+        agent = await until_warm(stub)
+    [model, playbook] = agent.models
+    assert server.connections == 1 and (model.connections_opened, model.open_streams) == (1, 0)
+    assert model.name == REAL and model.calls == 201 and model.HasField("connection_age")
+    assert playbook.name == "playbook" and playbook.available and not playbook.calls
+    assert len(agent.last_first_tokens) == 20 and agent.replies == 200
+
+
+async def test_the_prefix_is_primed_with_the_bytes_that_every_turn_sends(server: OpenAIServer) -> None:
+    async with serving(server) as stub:
+        await ask(stub)
+        agent = await until_warm(stub)
+    warm_up, turn = server.asked
+    assert warm_up.is_warm_up and turn.messages[0] == warm_up.messages[0]
+    assert json.dumps(turn.body["tools"]) == json.dumps(warm_up.body["tools"])
+    names = [step.name for step in agent.steps]
+    assert names[-2:] == [f"{REAL} opened", f"{REAL} prefix_primed"] and agent.models[0].HasField("cold_start")
+    assert agent.persona_version and agent.model == REAL and not agent.costs_money
+
+
+async def test_a_wrong_key_does_not_start(server: OpenAIServer) -> None:
+    server.models_status = 401
+    app = AgentApp(settings_for(server))
+    try:
+        with pytest.raises(ConfigurationError, match="OPENAI_API_KEY was refused"):
+            await app.open()
+            await app.run_background()
+    finally:
+        await app.close()
+
+
+async def test_a_server_that_is_not_there_yet_is_replaced_by_the_playbook(server: OpenAIServer) -> None:
+    async with serving(server, OPENAI_BASE_URL="http://127.0.0.1:9/v1") as stub:
+        heard = await ask(stub)
+        agent = await until_warm(stub)
+    assert heard.done is not None
+    assert (heard.done.model, heard.done.fallback_reason) == ("playbook", "unreachable")
+    assert [(model.available, model.trouble) for model in agent.models] == [(False, "unreachable"), (True, "")]
+    assert agent.state == pb.AGENT_STATE_READY
+
+
+async def test_without_the_playbook_health_says_that_nobody_can_serve(server: OpenAIServer) -> None:
+    server.warm_up = refuses(503)
+    app = AgentApp(settings_for(server, SDR_AGENT_PLAYBOOK_FALLBACK="false"))
+    async with in_process(app) as channel:
+        health, stub = cast(Any, health_pb2_grpc.HealthStub(channel)), rpc.AgentServiceStub(channel)
+        check = health_pb2.HealthCheckRequest(service="agentic_sdr.agent.v1.AgentService")
+        agent = await until_warm(stub)
+        assert agent.state == pb.AGENT_STATE_FAILED
+        assert (await health.Check(check, timeout=TIMEOUT_S)).status == health_pb2.HealthCheckResponse.NOT_SERVING
+        server.warm_up = says("o")
+        async with asyncio.timeout(TIMEOUT_S):
+            while (await health.Check(check, timeout=TIMEOUT_S)).status != health_pb2.HealthCheckResponse.SERVING:
+                await asyncio.sleep(0.05)
+        assert (await ask(stub)).done.model == REAL  # type: ignore[union-attr]
+
+
+async def test_fifty_turns_at_once_and_none_knows_of_another(server: OpenAIServer) -> None:
+    """The server echoes what it is told; each lead may hear of their own words alone (promises I5)."""
+
+    def echo(asked: Any) -> Answer:
+        word = asked.messages[-1]["content"].rsplit("palavra", 1)[-1].split()[0]
+        return says("Você disse ", f"palavra {word}.", wait_s=0.05)
+
+    server.otherwise = echo
+    async with serving(server) as stub:
+        heard = await asyncio.gather(
+            *(ask(stub, f"minha palavra w{number}x", conversation=f"c-{number}") for number in range(50))
+        )
+    assert [each.text for each in heard] == [f"Você disse palavra w{number}x." for number in range(50)]
