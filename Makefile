@@ -43,6 +43,14 @@ logs: ## follow the logs (SERVICE=ingress: only that one)
 chat: $(VENV)/.installed ## talk to the running system in the terminal, without a provider
 	@$(PY) -m ingress.chat $(ARGS)
 
+.PHONY: persona
+persona: $(VENV)/.installed ## start a persona of your own (NAME=my-business, FROM=demo-clinica: copy that example)
+	@$(PY) -m deploy.persona new --name '$(NAME)' $(if $(FROM),--from '$(FROM)')
+
+.PHONY: persona-check
+persona-check: $(VENV)/.installed ## look over personas before they speak (NAME=my-business; without it all of them)
+	@$(PY) -m deploy.persona check $(NAME)
+
 .PHONY: backup
 backup: ## copy the data while everything runs (KEEP=N: delete all but the N latest copies)
 	@$(call running,backup) $(if $(KEEP),--keep '$(KEEP)')
@@ -50,6 +58,10 @@ backup: ## copy the data while everything runs (KEEP=N: delete all but the N lat
 .PHONY: restore
 restore: $(VENV)/.installed ## put a copy in the place of the data (FROM=backups/NAME, STOP=yes: stop what runs first)
 	@$(PY) -m deploy.restore $(if $(FROM),--from '$(FROM)') $(if $(STOP),--stop '$(STOP)')
+
+.PHONY: migrate
+migrate: $(VENV)/.installed-migrate ## bring a Supabase project's database to this version (ARGS=--print: as SQL)
+	@$(PY) -m context_service.migrate $(ARGS)
 
 .PHONY: upgrade
 upgrade: doctor ## change to the code on disk without losing a message (REF=v1.2: check that out first)
@@ -77,6 +89,7 @@ check: $(VENV)/.installed-dev check-protos ## the static checks
 	$(BIN)/ruff format --check .
 	$(PY) -m mypy
 	$(PY) -m deploy.env_example --check
+	$(PY) -m deploy.persona check --packaged
 
 .PHONY: check-protos
 check-protos: $(VENV)/.installed-dev
@@ -143,6 +156,10 @@ extras: $(VENV)/.installed
 $(VENV)/.installed-local: pyproject.toml constraints.txt | $(VENV)/.installed
 	@echo "Installing llama.cpp for local weights into $(VENV) ..."
 	@$(PY) -m pip install -q --disable-pip-version-check -e '.[local]' -c constraints.txt
+	@touch $@
+
+$(VENV)/.installed-migrate: $(VENV)/.installed
+	@$(PY) -m pip install -q --disable-pip-version-check -e '.[migrate]' -c constraints.txt
 	@touch $@
 
 $(VENV)/.installed-dev: pyproject.toml constraints.txt | $(VENV)/bin/python

@@ -1,8 +1,8 @@
 """Whether the other side is a machine too: two machines talk for ever, and each word of ours costs money.
 
 Conservative: an impatient person writes in bursts, repeats "oi?" and pastes the same question twice. What gives a
-machine away is that it says the same long thing over and over to whatever it is told, calls itself automatic, or answers
-every reply within seconds, many times on end.
+machine away is that it says the same long thing over and over to whatever it is told, calls itself automatic, or
+answers every reply within seconds, many times on end.
 """
 
 import re
@@ -77,7 +77,8 @@ def _rounds(turn: Turn) -> Iterator[_Round]:
             theirs = []
         replied_ms = line.sent_ms
     theirs += [(message.text, message.sent_ms) for message in turn.messages]
-    yield _round(theirs, replied_ms)
+    if theirs:
+        yield _round(theirs, replied_ms)
 
 
 def _recent(turn: Turn) -> Iterable[Line]:

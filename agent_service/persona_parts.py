@@ -20,7 +20,7 @@ def _text(value: str) -> str:
     unknown = {name for name, _, _ in fields} - PLACEHOLDERS
     if unknown:
         known = ", ".join(sorted(PLACEHOLDERS))
-        raise ValueError(f"unknown placeholder {', '.join(sorted(unknown))}; known are {known}")
+        raise ValueError(f"unknown placeholder {', '.join(sorted(unknown))} (known are {known})")
     if any(spec or turned for _, spec, turned in fields):
         raise ValueError("a placeholder is a name in braces and nothing else")
     return value.strip()

@@ -6,10 +6,12 @@ from datetime import date
 from typing import Any
 
 from agent_service.persona import Condition, Persona, Reads, Step
+from agent_service.playbook.facts import STATE
 from agent_service.policy.plain import tidy, visible
 from agent_service.tool_errors import ToolRefused
 from agent_service.understanding.intents import Answer, read_answer
 from agent_service.understanding.moments import find_day, find_time
+from agent_service.understanding.places import find_place
 from agent_service.understanding.sensitive import REMOVED, without_sensitive
 from agent_service.understanding.text import fold, squeeze
 
@@ -18,6 +20,7 @@ MAX_BYTES = 1_024
 # Facts of every lead have fields of their own.
 _TYPED = frozenset({"name", "email", "amount", "flow", "interested"})
 _PERCENT = re.compile(r"\s*(\d{1,3}(?:[.,]\d{1,2})?)\s*(?:%|por cento)?\s*", re.IGNORECASE)
+_STATE_CODE = 2
 _CLOSED = frozenset({Reads.YES_NO, Reads.CHOICE})
 
 
@@ -42,6 +45,8 @@ def preference_fields(persona: Persona) -> dict[str, PreferenceField]:
 def read_preference(field: PreferenceField, value: Any, *, today: date | None) -> str:
     """The value as it is kept. Raises ToolRefused."""
     text = _words(value)
+    if field.name == STATE:
+        return _state(text)
     if field.answers:
         return _answer(field, text)
     if field.reads is Reads.PERCENT:
@@ -94,6 +99,13 @@ def _answer(field: PreferenceField, text: str) -> str:
     if found is None:
         raise ToolRefused(f"tem de ser um de: {', '.join(field.answers)}.")
     return found
+
+
+def _state(text: str) -> str:
+    place = find_place(text if len(text) > _STATE_CODE else text.upper(), asked=True)
+    if place is None or not place.state:
+        raise ToolRefused('tem de ser um estado do Brasil, por exemplo "PE".')
+    return place.state
 
 
 def _percent(text: str) -> str:

@@ -11,7 +11,7 @@ from agent_service.chat import ChatMessage
 from agent_service.conversation import Turn
 from agent_service.history import MESSAGE_TOKENS, ShownLine, Size, shown_lines, text_of, tokens, window
 from agent_service.persona import Persona
-from agent_service.prompt_parts import fixed_part, said_note, state_part
+from agent_service.prompt_parts import FACT_CHARACTERS, fixed_part, said_note, state_part
 from agent_service.quoting import LINE_CHARACTERS, cut, shown, words
 from agent_service.summary import MIN_LINES, older_part
 from agent_service.tools import tools_json
@@ -27,6 +27,7 @@ _LEAST_FREE = 800
 _SUMMARY_AT = 0.7
 _SUMMARY_AT_LINES = 30
 _SHORTEST = 40
+_SHORTEST_FACT = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,8 +80,10 @@ def prompt_budget(persona: Persona, *, total: int, size: Size) -> PromptBudget:
 
 def build_prompt(persona: Persona, turn: Turn, *, size: Size, budget: PromptBudget) -> Prompt:
     """The prompt of a turn; a pure function of its arguments, and never above `budget.total`."""
-    fixed, tools, state = fixed_part(persona), tools_json(persona), state_part(persona, turn)
-    room = budget.total - sum(size(part) + MESSAGE_TOKENS for part in (fixed, tools, state))
+    fixed, tools = fixed_part(persona), tools_json(persona)
+    room = budget.total - sum(size(part) + MESSAGE_TOKENS for part in (fixed, tools))
+    state = _state_part(persona, turn, size=size, most=room // 2)
+    room -= size(state) + MESSAGE_TOKENS
     now, said = _turn_part(turn, size=size, most=max(0, room - budget.history))
     room -= sum(size(line) + MESSAGE_TOKENS for line in now)
     room -= size(said) + size(said_note()) + 2 * MESSAGE_TOKENS if said else 0
@@ -111,6 +114,14 @@ def _wants_summary(turn: Turn, lines: tuple[ShownLine, ...], *, size: Size, budg
     return full and len(older_part(turn.history, size=size, kept=budget.kept)) >= MIN_LINES
 
 
+def _state_part(persona: Persona, turn: Turn, *, size: Size, most: int) -> str:
+    """The state with every fact of the lead; where they take more than `most` tokens, the long ones are cut shorter."""
+    longest = FACT_CHARACTERS
+    while size(state := state_part(persona, turn, longest_fact=longest)) > most and longest > _SHORTEST_FACT:
+        longest = max(_SHORTEST_FACT, longest * 2 // 3)
+    return state
+
+
 def _turn_part(turn: Turn, *, size: Size, most: int) -> tuple[tuple[str, ...], str]:
     """The turn's messages, and what was said to them already, in `most` tokens: the longest are cut first."""
     said = _said_text(turn)
@@ -121,14 +132,16 @@ def _turn_part(turn: Turn, *, size: Size, most: int) -> tuple[tuple[str, ...], s
 
     longest = LINE_CHARACTERS
     while True:
-        lines, told = tuple(shown(message, most=longest) for message in turn.messages), cut(said, longest)
+        texts = (shown(message, most=longest) for message in turn.messages)
+        lines, told = tuple(text for text in texts if text), cut(said, longest)
         if fits(lines, told):
             return lines, told
         if longest <= _SHORTEST:
             break
         longest = max(_SHORTEST, longest * 2 // 3)
     first = next((index for index in range(len(lines)) if fits(("", *lines[index:]), told)), len(lines) - 1)
-    return (f"[mais {first} mensagens antes destas]", *lines[first:]), told
+    before = (f"[mais {first} mensagens antes destas]",) if first else ()
+    return (*before, *lines[first:]), told
 
 
 def _said_text(turn: Turn) -> str:

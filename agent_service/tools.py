@@ -72,17 +72,13 @@ def _parsed(arguments: str) -> dict[str, Any]:
     if len(arguments) > MAX_ARGUMENTS:
         raise ToolRefused("Os argumentos são longos demais.")
     try:
-        given = json.loads(arguments or "{}", parse_constant=_no_constant)
+        given = json.loads(arguments or "{}")
     except (ValueError, RecursionError):
         raise ToolRefused("Os argumentos não são JSON válido.") from None
     if not isinstance(given, dict):
         raise ToolRefused("Os argumentos têm de ser um objeto JSON.")
     # Models fill in every field that they see: an empty one says nothing, and erases nothing.
     return {key: value for key, value in given.items() if value not in (None, "")}
-
-
-def _no_constant(_constant: str) -> float:
-    raise ValueError
 
 
 def _read_hand_over(given: Mapping[str, Any]) -> HandOver:
@@ -159,7 +155,7 @@ def _email(value: Any) -> str:
 
 
 def _bill(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
+    if not isinstance(value, int | float | str):
         raise ToolRefused("tem de ser um valor em reais.")
     cents = _cents_said(value) if isinstance(value, str) else _cents(value)
     if cents is None or not MIN_CENTS <= cents <= MAX_CENTS:
@@ -168,6 +164,7 @@ def _bill(value: Any) -> int:
 
 
 def _cents(reais: int | float) -> int | None:
+    # JSON as Python reads it knows NaN and Infinity; neither passes the comparison.
     return round(reais * 100) if abs(reais) <= MAX_CENTS else None
 
 

@@ -4,6 +4,8 @@ import re
 import statistics
 from collections.abc import Iterable
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from agent_service.agent import AgentState, Report
 from agent_service.conversation import (
     Author,
@@ -262,9 +264,15 @@ def _line(line: lead_pb2.HistoryMessage) -> Line:
         text=line.text,
         kind=_KINDS.get(line.type, Kind.UNSUPPORTED),
         sequence=line.sequence,
-        sent_ms=timestamp_to_ms(line.create_time),
+        sent_ms=_instant_ms(line.create_time),
         fallback=line.fallback,
     )
+
+
+def _instant_ms(instant: Timestamp) -> int:
+    """0 for what is no time: a line of history with a broken clock must not cost the lead an answer."""
+    in_range = 0 <= instant.seconds <= _LAST_SECOND and 0 <= instant.nanos < 1_000_000_000
+    return timestamp_to_ms(instant) if in_range else 0
 
 
 def _lead(lead: lead_pb2.Lead) -> Lead:

@@ -8,10 +8,12 @@ import sys
 
 PARTS = {
     "overhead": "the path's own cost beside the floor",
+    "context": "a context from a database 100 ms away: miss, hit, and the monolith's way",
     "growth": "does it cost more when more is stored",
     "bursts": "one reply per burst, and what a hold costs a lone message",
     "agent_turns": "many turns of a language model: connections, memory, open streams",
     "warm_model": "the first token of local weights: cold, warm, primed, four at once",
+    "context_hang": "other loads while one load hangs",
     "hold_curve": "added wait against replies per thought, in virtual time",
 }
 QUICK = {"hold_curve": ["--thoughts", "150"]}

@@ -1,7 +1,7 @@
 """Many turns of a language model: `python -m bench.agent_turns [--quick] [--json FILE]`.
 
-The real agent process before a scripted OpenAI-compatible server, three turns at a time. Shown: the TCP connections that
-the turns opened, how much memory the process takes for each turn, and the streams that are open when all are done.
+The real agent process before a scripted OpenAI-compatible server, three turns at a time. Shown: the TCP connections
+that the turns opened, how much memory the process takes for each turn, and the streams that are open in the end.
 """
 
 from __future__ import annotations
@@ -144,10 +144,14 @@ async def _ready(processes: Processes, log: Path) -> str:
     ends = time.monotonic() + 20.0
     while time.monotonic() < ends:
         processes.check()
-        if found := _READY.search(log.read_text(encoding="utf-8") if log.exists() else ""):
+        if found := _READY.search(_read(log)):
             return found[1]
         await asyncio.sleep(0.05)
     raise NotStarted(f"the scripted server did not get ready; see {log}")
+
+
+def _read(log: Path) -> str:
+    return log.read_text(encoding="utf-8") if log.exists() else ""
 
 
 def numbers(found: Measured) -> dict[str, Any]:

@@ -102,6 +102,7 @@ def record_to_pb(record: fr.RecordedTurn) -> turn_pb2.TurnRecord:
         needs_human=turn.needs_human,
         handoff=turn.handoff,
         open_time=ms_to_timestamp(turn.opened_at),
+        merged_conversation_ids=record.merged,
     )
     if turn.ended_at:
         out.end_time.CopyFrom(ms_to_timestamp(turn.ended_at))

@@ -12,7 +12,7 @@ def main() -> None:
     with starting("context"):
         settings = load(ContextSettings)
         logs.configure(service="context_service", level=settings.log_level, json=settings.log_json)
-        settings.sqlite_path()
+        settings.check()
     run(lambda: ContextApp(settings), config=ServerConfig(service="context_service", address=settings.context_address))
 
 

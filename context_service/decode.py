@@ -21,6 +21,7 @@ from context_service.domain import (
     Media,
     Scope,
     SentPart,
+    Summary,
     TurnKind,
     TurnRecord,
     as_alias,
@@ -29,6 +30,10 @@ from service_kit.errors import InvalidArgument
 
 DEFAULT_HISTORY = 40
 MAX_HISTORY = 200
+DEFAULT_HISTORY_BYTES = 32 * 1024
+MAX_HISTORY_BYTES = 1024 * 1024
+# Of tokens and of millionths of a dollar; sums of them stay far from where integers end.
+MAX_TOKENS = 10**12
 QUALIFICATION_STATUSES = ("PENDING", "QUALIFIED", "NOT_QUALIFIED")
 _MAX_BILL_CENTS = 9_999_999_999
 # Every name that the buffer ever learned of a person comes with each turn.
@@ -67,6 +72,8 @@ def context_query(request: pb.LoadContextRequest) -> ContextQuery:
         scope=_scope(request.scope, "scope"),
         contact=_contact(request.contact, "contact"),
         history_limit=fields.number(request.history_limit, "history_limit", most=MAX_HISTORY) or DEFAULT_HISTORY,
+        history_bytes=fields.number(request.history_bytes, "history_bytes", most=MAX_HISTORY_BYTES)
+        or DEFAULT_HISTORY_BYTES,
     )
 
 
@@ -99,6 +106,20 @@ def turn_record(wire: turn_pb2.TurnRecord) -> TurnRecord:
             fields.identifier(one, f"record.merged_conversation_ids[{n}]")
             for n, one in enumerate(wire.merged_conversation_ids)
         ),
+    )
+
+
+def summary(request: pb.PutSummaryRequest) -> Summary:
+    """A summary to store."""
+    text = fields.text(request.summary, "summary", most=fields.MAX_SUMMARY_BYTES)
+    if not text:
+        raise InvalidArgument("summary is missing.", field="summary")
+    return Summary(
+        text=text,
+        version=fields.number(request.version, "version", least=1),
+        through=fields.number(request.through_sequence, "through_sequence", least=1),
+        tokens=fields.number(request.tokens, "tokens", most=MAX_TOKENS),
+        cost_micros=fields.number(request.cost_micros, "cost_micros", most=MAX_TOKENS),
     )
 
 
@@ -233,23 +254,17 @@ def _effect(wire: turn_pb2.Effect, field: str) -> Effect:
 
 
 def _generation(wire: turn_pb2.TurnRecord) -> Generation:
-    """All of them added up; the last one names the model."""
-    total = Generation()
-    for number, effect in enumerate(wire.effects):
-        if effect.WhichOneof("effect") != "generation":
-            continue
-        one, field = effect.generation, f"record.effects[{number}].generation"
-        total = Generation(
-            model=fields.text(one.model, f"{field}.model", most=200),
-            fallback=one.fallback,
-            prompt_tokens=total.prompt_tokens + fields.number(one.prompt_tokens, f"{field}.prompt_tokens"),
-            cached_tokens=total.cached_tokens + fields.number(one.cached_tokens, f"{field}.cached_tokens"),
-            completion_tokens=total.completion_tokens
-            + fields.number(one.completion_tokens, f"{field}.completion_tokens"),
-            discarded_tokens=total.discarded_tokens + fields.number(one.discarded_tokens, f"{field}.discarded_tokens"),
-            cost_micros=total.cost_micros + fields.number(one.cost_micros, f"{field}.cost_micros"),
-        )
-    return total
+    found = [n for n, effect in enumerate(wire.effects) if effect.WhichOneof("effect") == "generation"]
+    if not found:
+        return Generation()
+    if len(found) > 1:
+        raise InvalidArgument("A turn has one generation at most.", field=f"record.effects[{found[1]}]")
+    one, field = wire.effects[found[0]].generation, f"record.effects[{found[0]}].generation"
+    numbers = {
+        name: fields.number(getattr(one, name), f"{field}.{name}", most=MAX_TOKENS)
+        for name in ("prompt_tokens", "cached_tokens", "completion_tokens", "discarded_tokens", "cost_micros")
+    }
+    return Generation(model=fields.text(one.model, f"{field}.model", most=200), fallback=one.fallback, **numbers)
 
 
 def _lead_update(wire: turn_pb2.LeadUpdate, field: str) -> LeadPatch:
@@ -301,6 +316,7 @@ _COMMON: dict[str, tuple[LeadField, Reader]] = {
     ),
     "interested": (LeadField.INTERESTED, _interested),
     "chosen_flow": (LeadField.CHOSEN_FLOW, lambda facts, field: fields.short_text(facts.chosen_flow, field)),
+    "do_not_contact": (LeadField.DO_NOT_CONTACT, lambda facts, _field: facts.do_not_contact),
 }
 _UPDATABLE: dict[str, tuple[LeadField, Reader]] = {
     **_COMMON,

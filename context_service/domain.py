@@ -51,6 +51,7 @@ class LeadField(StrEnum):
     INTERESTED = "interested"
     CHOSEN_FLOW = "chosen_flow"
     NEEDS_HUMAN = "needs_human"
+    DO_NOT_CONTACT = "do_not_contact"
 
 
 FieldValue = str | int | bool | None
@@ -81,7 +82,8 @@ class Contact:
 
 @dataclass(frozen=True, kw_only=True)
 class Lead:
-    """One person who talks to one tenant. `interested` and `bill_value_cents` are None while unknown."""
+    """One person who talks to one tenant. `interested` and `bill_value_cents` are None while unknown; `referral` is the
+    advertisement that brought them."""
 
     lead_id: str
     tenant: str
@@ -96,6 +98,8 @@ class Lead:
     chosen_flow: str
     preferences: Mapping[str, str]
     needs_human: bool
+    do_not_contact: bool
+    referral: Mapping[str, str] | None
     last_interaction_ms: int | None
     created_ms: int
     updated_ms: int
@@ -103,7 +107,8 @@ class Lead:
 
 @dataclass(frozen=True, kw_only=True)
 class Conversation:
-    """One lead on one channel and instance; `version` rises with every recorded turn."""
+    """One lead on one channel and instance; `version` rises with every recorded turn. The summary covers the messages
+    up to the sequence `summary_through`."""
 
     conversation_id: str
     lead_id: str
@@ -115,6 +120,7 @@ class Conversation:
     version: int
     summary: str
     summary_version: int
+    summary_through: int
     started_ms: int
     updated_ms: int
 
@@ -134,7 +140,8 @@ class Media:
 
 @dataclass(frozen=True, kw_only=True)
 class HistoryMessage:
-    """One stored line of history; `sequence` is its exact place in the conversation, from 1."""
+    """One stored line of history; `sequence` is its exact place in the conversation, from 1. A `fallback` was said
+    because no model could answer."""
 
     history_id: str
     sequence: int
@@ -145,6 +152,7 @@ class HistoryMessage:
     turn_id: str
     provider_message_id: str
     media: tuple[Media, ...]
+    fallback: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,12 +249,25 @@ class UsageToday:
 
 
 @dataclass(frozen=True, kw_only=True)
+class After:
+    """What a recorded turn left behind: lead, conversation and usage as the next lookup finds them, and the messages
+    that it added. A remote store tells it in the same answer, for the cache."""
+
+    lead: Lead
+    conversation: Conversation
+    messages: tuple[HistoryMessage, ...]
+    usage: UsageToday
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recorded:
-    """The answer to a recorded turn; the same for every repeat, except `duplicate`."""
+    """The answer to a recorded turn; the same for every repeat, except `duplicate` and `after`, which only a store with
+    a cache in front of it gives, and not for a repeat."""
 
     version: int
     lead_id: str
     duplicate: bool
+    after: After | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,6 +278,36 @@ class ContextQuery:
     scope: Scope
     contact: Contact
     history_limit: int
+    history_bytes: int = 32 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """What came up to the sequence `through`, in a few sentences, made from the conversation at `version`; what making
+    it cost."""
+
+    text: str
+    version: int
+    through: int
+    tokens: int = 0
+    cost_micros: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Swept:
+    """How many rows a step of the retention sweeper deleted."""
+
+    messages: int = 0
+    turns: int = 0
+    lead_changes: int = 0
+    usage_days: int = 0
+    conversations: int = 0
+    leads: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them."""
+        return self.messages + self.turns + self.lead_changes + self.usage_days + self.conversations + self.leads
 
 
 @dataclass(frozen=True, kw_only=True)

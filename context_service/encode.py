@@ -5,7 +5,7 @@ from google.protobuf.duration_pb2 import Duration
 from agentic_sdr.common.v1 import lead_pb2, message_pb2
 from agentic_sdr.context.v1 import context_service_pb2 as pb
 from context_service import paging
-from context_service.domain import Author, Conversation, HistoryMessage, Lead, Media, Scope
+from context_service.domain import Author, Conversation, HistoryMessage, Lead, Media, Scope, UsageToday
 from context_service.lookups import Loaded
 from service_kit.durations import ms_to_timestamp
 
@@ -26,7 +26,11 @@ def context(conversation_id: str, loaded: Loaded) -> pb.LoadContextResponse:
         history=reversed(newest_first),
         summary=known.summary if known else "",
         total_messages=known.total_messages if known else 0,
+        summary_through=known.summary_through if known else 0,
+        history_cut=loaded.history_cut or len(newest_first) < len(loaded.history),
     )
+    if loaded.usage != UsageToday():
+        answer.usage.CopyFrom(_usage(loaded.usage))
     if loaded.lead is not None:
         answer.lead.CopyFrom(lead(loaded.lead))
     times = pb.LookupTimes(
@@ -34,7 +38,7 @@ def context(conversation_id: str, loaded: Loaded) -> pb.LoadContextResponse:
         conversation=_duration(loaded.conversation_s),
         history=_duration(loaded.history_s),
     )
-    return pb.LoadContextResponse(context=answer, times=times)
+    return pb.LoadContextResponse(context=answer, times=times, cache_hit=loaded.cache_hit)
 
 
 def lead(known: Lead) -> lead_pb2.Lead:
@@ -55,7 +59,10 @@ def lead(known: Lead) -> lead_pb2.Lead:
         create_time=ms_to_timestamp(known.created_ms),
         update_time=ms_to_timestamp(known.updated_ms),
         needs_human=known.needs_human,
+        do_not_contact=known.do_not_contact,
     )
+    if known.referral:
+        wire.referral.CopyFrom(message_pb2.Referral(**known.referral))
     if known.last_interaction_ms is not None:
         wire.last_interaction_time.CopyFrom(ms_to_timestamp(known.last_interaction_ms))
     return wire
@@ -88,6 +95,17 @@ def message(known: HistoryMessage) -> lead_pb2.HistoryMessage:
         turn_id=known.turn_id,
         provider_message_id=known.provider_message_id,
         media=[_media(one) for one in known.media],
+        sequence=known.sequence,
+        fallback=known.fallback,
+    )
+
+
+def _usage(known: UsageToday) -> lead_pb2.UsageToday:
+    return lead_pb2.UsageToday(
+        conversation_tokens=known.conversation_tokens,
+        tenant_tokens=known.tenant_tokens,
+        conversation_cost_micros=known.conversation_cost_micros,
+        tenant_cost_micros=known.tenant_cost_micros,
     )
 
 

@@ -10,3 +10,10 @@ class Forgotten(ServiceError):
 
     code = grpc.StatusCode.FAILED_PRECONDITION
     reason = "FORGOTTEN"
+
+
+class KeptElsewhere(ServiceError):
+    """The data are kept by somebody else, who makes the backups."""
+
+    code = grpc.StatusCode.UNIMPLEMENTED
+    reason = "NOT_IMPLEMENTED"

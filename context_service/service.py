@@ -8,7 +8,7 @@ import grpc
 from agentic_sdr.context.v1 import context_service_pb2 as pb
 from agentic_sdr.context.v1 import context_service_pb2_grpc as pb_grpc
 from context_service import decode, encode, export, fields
-from context_service.lookups import ContextLoader
+from context_service.lookups import Contexts
 from context_service.paging import Pager
 from context_service.store import ContextStore, LeadFilter
 from service_kit.backups import Backups
@@ -23,26 +23,22 @@ _MAX_FORGOTTEN = 1000
 class ContextServicer(pb_grpc.ContextServiceServicer):
     """Implements `agentic_sdr.context.v1.ContextService`; the contract is in the proto."""
 
-    def __init__(self, *, store: ContextStore, loader: ContextLoader, backups: Backups) -> None:
+    def __init__(self, *, store: ContextStore, contexts: Contexts, backups: Backups) -> None:
         self._store = store
-        self._loader = loader
+        self._contexts = contexts
         self._backups = backups
 
     async def LoadContext(self, request: pb.LoadContextRequest, context: Call) -> pb.LoadContextResponse:
-        loaded = await self._loader.load(decode.context_query(request), request.min_version)
+        loaded = await self._contexts.load(decode.context_query(request), request.min_version)
         return encode.context(request.conversation_id, loaded)
 
     async def RecordTurn(self, request: pb.RecordTurnRequest, context: Call) -> pb.RecordTurnResponse:
-        recorded = await self._store.record_turn(decode.turn_record(request.record))
+        recorded = await self._contexts.record_turn(decode.turn_record(request.record))
         return pb.RecordTurnResponse(version=recorded.version, duplicate=recorded.duplicate, lead_id=recorded.lead_id)
 
     async def PutSummary(self, request: pb.PutSummaryRequest, context: Call) -> pb.PutSummaryResponse:
         conversation_id = fields.identifier(request.conversation_id, "conversation_id")
-        summary = fields.text(request.summary, "summary", most=fields.MAX_SUMMARY_BYTES)
-        if not summary:
-            raise InvalidArgument("summary is missing.", field="summary")
-        version = fields.number(request.version, "version", least=1)
-        await self._store.put_summary(conversation_id, summary, version)
+        await self._contexts.put_summary(conversation_id, decode.summary(request))
         return pb.PutSummaryResponse()
 
     async def GetLead(self, request: pb.GetLeadRequest, context: Call) -> pb.GetLeadResponse:
@@ -77,7 +73,7 @@ class ContextServicer(pb_grpc.ContextServiceServicer):
     async def UpdateLead(self, request: pb.UpdateLeadRequest, context: Call) -> pb.UpdateLeadResponse:
         lead_id = fields.uuid_text(request.lead.lead_id, "lead.lead_id")
         tenant = fields.optional_identifier(request.lead.tenant, "lead.tenant")
-        lead = await self._store.update_lead(lead_id, tenant, decode.lead_patch(request))
+        lead = await self._contexts.update_lead(lead_id, tenant, decode.lead_patch(request))
         return pb.UpdateLeadResponse(lead=encode.lead(lead))
 
     async def ListConversations(
@@ -119,8 +115,11 @@ class ContextServicer(pb_grpc.ContextServiceServicer):
         conversation_ids = tuple(
             fields.identifier(one, f"conversation_ids[{n}]") for n, one in enumerate(request.conversation_ids)
         )
-        erased = await self._store.forget(
-            decode.tenant(request.tenant), decode.alias(request.contact), conversation_ids
+        erased = await self._contexts.forget(
+            decode.tenant(request.tenant),
+            decode.alias(request.contact),
+            conversation_ids,
+            do_not_contact=request.do_not_contact,
         )
         return pb.ForgetContactResponse(
             leads=erased.leads, conversations=erased.conversations, messages=erased.messages

@@ -58,7 +58,7 @@ def screen(settings: SystemSettings, facts: Facts, *, now_s: float) -> list[str]
         f"Webhooks       {_webhooks(facts.console, now_s)}",
         f"Conversations  {_conversations(facts.stats, now_s)}",
         f"Bursts         {_bursts(facts.stats)}",
-        f"Trouble        {_trouble(facts.stats)}",
+        f"Trouble        {_trouble(facts.stats, facts.console)}",
         f"Agent          {_agent(facts.agent)}",
     ]
 
@@ -134,10 +134,11 @@ def _bursts(stats: buffer_service_pb2.GetStatsResponse | None) -> str:
     )
 
 
-def _trouble(stats: buffer_service_pb2.GetStatsResponse | None) -> str:
+def _trouble(stats: buffer_service_pb2.GetStatsResponse | None, console: dict[str, Any] | None) -> str:
     if stats is None:
         return "unknown: the buffer does not answer"
-    return (
+    out_s = ((console or {}).get("context") or {}).get("out_s") or 0
+    return (f"answering without context for {ago(0, out_s)} · " if out_s else "") + (
         f"dead letters {stats.dead_letters} · unrecorded {stats.unrecorded_turns} · quarantined {stats.quarantined}"
         f" · fate unknown {stats.unknown_parts}"
     )

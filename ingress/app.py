@@ -14,6 +14,7 @@ from ingress.agent_info import AgentInfo
 from ingress.edge import PublicEdge
 from ingress.held_turn import HeldTurn
 from ingress.metrics import Metrics
+from ingress.patience import Trust
 from ingress.providers import Provider
 from ingress.providers.console import CHANNEL, ConsoleProvider
 from ingress.providers.evolution import EvolutionProvider
@@ -164,6 +165,7 @@ class IngressApp:
         names = ("buffer", "context", "agent")
         found = dict(zip(names, await asyncio.gather(*(self._serving(n) for n in names)), strict=True))
         ready = found["buffer"] and self._runner.link.connected
+        found["context"] = found["context"] and self._runner.context.trust is not Trust.OUT
         degraded = [name for name in ("context", "agent") if not found[name]]
         return ready, {"status": "ok" if ready else "unavailable", "degraded": degraded}
 
@@ -181,6 +183,7 @@ class IngressApp:
             "refused": edge.refused,
             "ignored": edge.ignored,
             "provider_states": edge.provider_states,
+            "context": {"trust": self._runner.context.trust, "out_s": round(self._runner.context.out_s, 1)},
             "counters": dict(self._runner.counters),
         }
 
@@ -188,6 +191,8 @@ class IngressApp:
         edge = self._edge.status
         counts: dict[str, float] = {"held_turns": self._runner.held_turns, "connections": edge.connections}
         counts |= {f"turns_{name}": value for name, value in self._runner.counters.items()}
+        counts |= {f"context_{name}": value for name, value in self._runner.context.counters.items()}
+        counts["context_out"] = self._runner.context.trust is Trust.OUT
         counts |= {f"webhooks_handled_{name}": value for name, value in edge.handled.items()}
         counts |= {f"webhooks_refused_{name}": value for name, value in edge.refused.items()}
         return self._metrics.render(counts)

@@ -12,6 +12,7 @@ from agentic_sdr.agent.v1 import agent_service_pb2 as agent_pb
 from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
 from agentic_sdr.common.v1 import lead_pb2, message_pb2, turn_pb2
 from agentic_sdr.context.v1 import context_service_pb2 as context_pb
+from ingress.context_link import ContextLink, ContextOut
 from ingress.overlay import with_unrecorded
 from ingress.reply_parts import PartCutter
 from ingress.services import Services
@@ -49,10 +50,9 @@ class Request:
 class ContextLoader:
     """Loads a turn's context once; every generation of the turn uses it."""
 
-    def __init__(self, services: Services, assign: pb.Assign, *, timeout_s: float) -> None:
-        self._services = services
+    def __init__(self, link: ContextLink, assign: pb.Assign) -> None:
+        self._link = link
         self._assign = assign
-        self._timeout_s = timeout_s
         self._task = asyncio.create_task(self._load(), name=f"context-{assign.turn_id}")
 
     async def get(self) -> lead_pb2.ConversationContext:
@@ -72,12 +72,16 @@ class ContextLoader:
             min_version=assign.min_version,
         )
         try:
-            response = await self._services.context.LoadContext(request, timeout=self._timeout_s, wait_for_ready=True)
-            context = response.context
+            context = (await self._link.load(request)).context
+        except ContextOut:
+            context = self._degraded(code="OUT")
         except grpc.aio.AioRpcError as error:
-            _log.warning("context_degraded", code=error.code().name, reason=errors.parse(error).reason)
-            context = lead_pb2.ConversationContext(conversation_id=assign.conversation_id, degraded=True)
+            context = self._degraded(code=error.code().name, reason=errors.parse(error).reason)
         return with_unrecorded(context, assign.unrecorded)
+
+    def _degraded(self, *, code: str, reason: str = "") -> lead_pb2.ConversationContext:
+        _log.warning("context_degraded", turn_id=self._assign.turn_id, code=code, reason=reason)
+        return lead_pb2.ConversationContext(conversation_id=self._assign.conversation_id, degraded=True)
 
 
 async def generate(

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from agentic_sdr.agent.v1 import agent_service_pb2 as agent_pb
 from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
 from agentic_sdr.common.v1 import lead_pb2, message_pb2, turn_pb2
+from ingress.accounting import Discarded
 from ingress.generation import ContextLoader
 from ingress.providers import Destination
 from ingress.timeline import Timeline
@@ -42,6 +43,9 @@ class HeldTurn:
     committed: bool = False
     generated: int = 0
     """Characters of the present generation."""
+    asked: bool = False
+    """The present generation has its context: the model works."""
+    discarded: Discarded = field(default_factory=Discarded)
     finishing: bool = False
     finished: bool = False
     dead: bool = False

@@ -16,7 +16,9 @@ import grpc
 
 from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
 from agentic_sdr.common.v1 import error_reason_pb2, lead_pb2, turn_pb2
+from ingress.accounting import with_generation
 from ingress.buffer_link import BufferLink
+from ingress.context_link import ContextLink
 from ingress.generation import ContextLoader, EmptyReply, Progress, Request, generate
 from ingress.held_turn import SAID, HeldTurn, Sending
 from ingress.providers import Provider, SendResult
@@ -36,8 +38,6 @@ RETRY_MIN_S = 0.1
 RETRY_MAX_S = 1.0
 MAX_FAILURES = 3
 BEGUN_KEPT = 10_000
-# An estimate: a cancelled generation cannot report its usage any more.
-CHARACTERS_PER_TOKEN = 4
 _log = logs.get(__name__)
 
 
@@ -60,7 +60,8 @@ class TurnRunner:
         self._clock = clock
         self._honest_sentence = honest_sentence
         self._on_finished = on_finished
-        self._recorder = Recorder(services, timeout_s=settings.record_timeout_ms / 1000)
+        self.context = ContextLink(services.context, load_timeout_s=settings.context_timeout_ms / 1000)
+        self._recorder = Recorder(self.context, timeout_s=settings.record_timeout_ms / 1000)
         self._held: dict[str, HeldTurn] = {}
         self._begun: OrderedDict[tuple[str, int], SendResult | None] = OrderedDict()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -105,6 +106,7 @@ class TurnRunner:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._summaries.close()
+        await self.context.close()
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
@@ -228,8 +230,9 @@ class TurnRunner:
         self._generate(held, after_s=wait)
 
     def _discard(self, held: HeldTurn) -> None:
-        self.counters["discarded_tokens"] += -(-held.generated // CHARACTERS_PER_TOKEN)
-        held.generated = 0
+        if held.asked:
+            self.counters["discarded_tokens"] += held.discarded.add(held.generated)
+        held.generated, held.asked = 0, False
 
     # ---- generating
 
@@ -239,8 +242,7 @@ class TurnRunner:
             return self._say_honest(held)
         self._arm_typing(held)
         if held.context is None:
-            timeout_s = self._settings.context_timeout_ms / 1000
-            held.context = ContextLoader(self._services, held.assign, timeout_s=timeout_s)
+            held.context = ContextLoader(self.context, held.assign)
         held.generation = self._spawn(self._generation(held, after_s), f"turn-{held.turn_id}")
         return None
 
@@ -293,7 +295,7 @@ class TurnRunner:
         )
 
     def _on_context(self, held: HeldTurn, known: lead_pb2.ConversationContext) -> None:
-        held.known = known
+        held.known, held.asked = known, True
         held.timeline.degraded = known.degraded
         held.timeline.mark("context", self._clock.monotonic())
         _log.debug("context_arrived", turn_id=held.turn_id, epoch=held.epoch)
@@ -308,6 +310,8 @@ class TurnRunner:
         held.parts.extend(progress.parts)
         held.effects.extend(progress.effects)
         held.last, held.done = progress.last, progress.done
+        if progress.done:
+            held.effects = with_generation(held.effects, held.discarded, done=progress.done, usage=progress.usage)
         if progress.parts or progress.last:
             held.said_effects = list(held.effects)
             if progress.last:
@@ -326,7 +330,7 @@ class TurnRunner:
 
     def _say_honest(self, held: HeldTurn) -> None:
         held.parts, held.last, held.needs_human = [self._honest_sentence()], True, True
-        held.effects = held.said_effects = []
+        held.effects, held.said_effects = with_generation([], held.discarded), []
         self.counters["honest_sentences"] += 1
         self._ask(held)
 
@@ -472,7 +476,9 @@ class TurnRunner:
         # An apology's worker never saw the messages; older records must not be overtaken.
         if held.assign.kind != turn_pb2.TURN_KIND_APOLOGY and not held.assign.more_unrecorded:
             turns: Sequence[turn_pb2.TurnRecord] = [*held.assign.unrecorded, record]
-            done, version = await self._recorder.record(turns)
+            done, version = await self._recorder.record_own(turns)
+            if 0 < done < len(turns):
+                self._tell_recorded(held.assign.conversation_id, turns[done - 1], version)
             version = version if done == len(turns) else 0
         held.timeline.mark("record", self._clock.monotonic())
         held.recorded = version > 0
@@ -501,11 +507,13 @@ class TurnRunner:
             self._summaries.start(held.known)
 
     async def _record_list(self, record: pb.Record) -> None:
-        done, version = await self._recorder.record(record.turns)
+        done, version = await self._recorder.record_handed_out(record.turns)
         if done:
-            upto = record.turns[done - 1].turn_id
-            frame = pb.Recorded(conversation_id=record.conversation_id, turn_id=upto, version=version)
-            self.link.send(pb.RunTurnsRequest(recorded=frame))
+            self._tell_recorded(record.conversation_id, record.turns[done - 1], version)
+
+    def _tell_recorded(self, conversation_id: str, upto: turn_pb2.TurnRecord, version: int) -> None:
+        frame = pb.Recorded(conversation_id=conversation_id, turn_id=upto.turn_id, version=version)
+        self.link.send(pb.RunTurnsRequest(recorded=frame))
 
     # ---- looking
 

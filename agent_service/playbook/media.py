@@ -23,9 +23,9 @@ def wordless_reply(persona: Persona, turn: Turn) -> Reply | None:
     step = past.open_step(persona)
     photo = step.amount.photo if step is not None and step.amount is not None else ()
     if Kind.IMAGE in kinds and photo and turn.lead.bill_cents is None:
-        return Reply(bubbles=(_fresh(past, photo),))
+        return Reply(bubbles=(_fresh(past, photo, persona, turn),))
     if past.said(persona.media_sentence):
-        return Reply(bubbles=(_fresh(past, persona.sentences.media_again),))
+        return Reply(bubbles=(_fresh(past, persona.sentences.media_again, persona, turn),))
     return Reply(bubbles=(*_opening(persona, turn), persona.media_sentence))
 
 
@@ -35,5 +35,5 @@ def _opening(persona: Persona, turn: Turn) -> Iterable[str]:
         yield fill(variants[0], values(persona, turn.lead, turn))
 
 
-def _fresh(past: Past, variants: tuple[str, ...]) -> str:
-    return past.pick(variants)
+def _fresh(past: Past, variants: tuple[str, ...], persona: Persona, turn: Turn) -> str:
+    return fill(past.pick(variants), values(persona, turn.lead, turn))

@@ -4,14 +4,15 @@ import re
 from dataclasses import replace
 
 from agent_service.conversation import Kind, Message
-from agent_service.persona import Answered, Persona, Reads, Step
+from agent_service.persona import Answered, Reads, Step
 from agent_service.playbook import facts
 from agent_service.playbook.answers import about_something_else, own_words, read_step
 from agent_service.playbook.choosing import SHORT_ANSWER, choose, find_offer, may_choose, read_change, read_wish
-from agent_service.playbook.hearing import agreement_before, hear
+from agent_service.playbook.hearing import Heard, agreement_before, hear
 from agent_service.playbook.past import comparable
 from agent_service.playbook.questions import entries_for, may_ask, named_entries, stated_entries, worth_an_answer
 from agent_service.playbook.scene import MOMENTS, Reading, Scene, keep
+from agent_service.playbook.triggers import trigger_reason
 from agent_service.understanding.clauses import Clause, clauses
 from agent_service.understanding.intents import Answer, Intent, grumbles_about, intents, is_question, read_answer
 from agent_service.understanding.moments import about_meeting, excludes_moment, find_day, find_time, proposes_meeting
@@ -51,7 +52,7 @@ def _read(text: str, reading: Reading, scene: Scene) -> None:
         wanted -= {Intent.REFUSAL}
     reading.intents |= wanted
     reading.sensitive = reading.sensitive or has_sensitive(text)
-    reading.trigger = _trigger(text, scene.persona) or reading.trigger
+    reading.trigger = trigger_reason(text, scene.persona) or reading.trigger
     money = _read_money(text, reading, scene)
     name = _read_name(text, reading, scene, bare=not money)
     pieces = _clauses(text, scene)
@@ -65,14 +66,16 @@ def _read(text: str, reading: Reading, scene: Scene) -> None:
     if money or name:
         left = [each for each in left if len(each.split()) <= SHORT_ANSWER and read_answer(each) is not None]
     elif scene.open_step is not None and scene.open_step.reads in _STATED:
-        left = [each for each in left if each in offering]
+        left = [each for each in left if _begins(each, offering)]
     elif scene.open_step is not None and scene.open_step.reads is Reads.YES_NO:
         left = [each for each in left if not about_something_else(scene.open_step, each)] or left
     answered = _read_heard_open(told, before, reading, scene) or (
         not offered and _read_answer(_joined(left), reading, scene)
     )
     heard = set(reading.answered) != before
-    offered = offered or (not answered and read_wish([each for each in left if each in offering], reading, scene))
+    offered = offered or (
+        not answered and read_wish([each for each in left if _begins(each, offering)], reading, scene)
+    )
     _read_implied(reading, scene)
     consumed = bool(money or name or place or met or answered or offered or heard)
     _collect_questions(pieces, reading, scene, consumed=consumed)
@@ -80,18 +83,14 @@ def _read(text: str, reading: Reading, scene: Scene) -> None:
         reading.intents.discard(Intent.REFUSAL)
 
 
+def _begins(text: str, clauses_of_kind: list[str]) -> bool:
+    return any(clause.startswith(text) for clause in clauses_of_kind)
+
+
 def _is_answer_not_refusal(text: str, scene: Scene) -> bool:
     step = scene.open_step
     closed = step is not None and step.reads is Reads.YES_NO and "não" not in step.outcomes
     return closed and _BARE_NO.fullmatch(fold(text)) is not None
-
-
-def _trigger(text: str, persona: Persona) -> str:
-    folded = fold(text)
-    for trigger in persona.handoff_triggers:
-        if any(pattern.search(folded) for pattern in trigger.patterns):
-            return trigger.reason
-    return ""
 
 
 def _read_money(text: str, reading: Reading, scene: Scene) -> bool:
@@ -203,10 +202,18 @@ def _hear(told: list[str], reading: Reading, scene: Scene) -> list[str]:
             whole = own_words(text) if len(heard) == 1 and each.step.reads in _OWN_WORDS else ""
             reading.patch = facts.with_field(reading.patch, each.step.field, whole or each.value)
             reading.answered[each.step.id] = each.value
-        rest = agreement_before(text, heard) if heard else text
+        rest = _before(text, heard, scene) if heard else text
         if rest:
             left.append(rest)
     return left
+
+
+def _before(text: str, heard: list[Heard], scene: Scene) -> str:
+    """What stands before the first answer that was heard and may answer the open question."""
+    if scene.open_step is not None and scene.open_step.reads is Reads.OFFER:
+        # The choice of "essa pro meu filho": what follows it answers something else.
+        return text[: heard[0].start].strip()
+    return agreement_before(text, heard)
 
 
 def _read_heard_open(told: list[str], before: set[str], reading: Reading, scene: Scene) -> bool:

@@ -5,13 +5,13 @@ import re
 REASONING, TOOL_SYNTAX, TEMPLATE = "reasoning", "tool syntax", "template tokens"
 
 _THINKS = r"think(?:ing)?|thoughts?|reasoning|reflection|scratchpad|analysis|inner_monologue|raciocinio|pensamento"
-_CALLS = r"tool[\w-]*|function[\w-]*|invoke|parameters?|antml[\w:-]*|json|action|observation|system|instructions?"
+_CALLS = r"tool[\w-]*|function[\w-]*|invoke|parameters?|json|action|observation|system|instructions?"
 _TEMPLATE = (
     r"<[|｜][^|｜<>\n]{1,40}[|｜]>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_(?:turn|text|image)>"
     r"|</?(?:eos|bos|pad|unk|eot|eom)>|\[/?(?:TOOL[ _]?\w*|AVAILABLE_TOOLS|SYSTEM_PROMPT|BOS|EOS|gMASK|sMASK)\]"
 )
 _OPENING = re.compile(
-    rf"<\s*(?P<close>/?)\s*(?:(?P<thinks>{_THINKS})|(?P<calls>{_CALLS}))\b[^<>\n]{{0,200}}>"
+    rf"<\s*(?P<close>/?)\s*(?:\w{{1,20}}:)?(?:(?P<thinks>{_THINKS})|(?P<calls>{_CALLS}))\b[^<>\n]{{0,200}}>"
     rf"|(?P<template>{_TEMPLATE})"
     r"|(?P<brace>\{(?=\s*(?:[\"'\[{}]|\w+\s*:|\Z)))",
     re.IGNORECASE,
@@ -65,7 +65,7 @@ class Blocks:
         else:
             self._open(REASONING if match["thinks"] else TOOL_SYNTAX)
             name = match["thinks"] or match["calls"]
-            self._closer = re.compile(rf"<\s*/\s*{re.escape(name)}\s*>", re.IGNORECASE)
+            self._closer = re.compile(rf"<\s*/\s*(?:\w{{1,20}}:)?{re.escape(name)}\s*>", re.IGNORECASE)
         return rest
 
     def _keep(self, text: str, kept: list[str]) -> None:

@@ -8,10 +8,13 @@ from agent_service.policy.plain import looked_at
 from agent_service.understanding.text import fold
 
 MIN_DIGITS = 8
+_WITHOUT_COUNTRY = 11
 _SEPARATORS = r"[\s().+\-–—/·•*_~\u20e3\ufe0f]"
 _NUMBER = re.compile(rf"\d(?:{_SEPARATORS}{{0,3}}\d){{{MIN_DIGITS - 1},}}")
+_AMOUNT = r"[1-9](?:\d{0,2}(?:\.\d{3}){1,2}|\d{0,2}[05]0)"
 _HARMLESS = re.compile(
-    r"(?<![\d.,/-])(?:r\$\s?(?:\d{1,3}(?:\.\d{3}){0,2}|\d{1,7})(?:,\d{2})?|\d{1,3}(?:\.\d{3}){1,2}(?:,\d{2})?"
+    rf"(?<![\d.,/-])(?:{_AMOUNT}\s?[-–/]\s?{_AMOUNT}"
+    r"|r\$\s?(?:\d{1,3}(?:\.\d{3}){0,2}|\d{1,7})(?:,\d{2})?|\d{1,3}(?:\.\d{3}){1,2}(?:,\d{2})?"
     r"|\d{1,2}[/.-]\d{1,2}[/.-](?:19|20)\d{2}|(?:19|20)\d{2}-\d{2}-\d{2}"
     r"|(?:19|20)\d{2}\s?[-–/]\s?(?:19|20)\d{2}|\d{1,2}[:h]\d{2})(?![\d]|[.,/-]\d)"
 )
@@ -28,6 +31,8 @@ _LINK = re.compile(
     r"|(?<![\w@.-])(?:[\w-]{1,63}\.){1,4}[a-z]{2,10}/\S+",
     re.IGNORECASE,
 )
+# "Anotei aqui.Com essa conta" lacks a blank and is no address.
+_JOINED = re.compile(r"(?<![\w.@/:-])([a-zà-ú]+)\.(?=[A-ZÀ-Ú][a-zà-ú]*(?:\s|\Z))")
 _LINK_END = " /.,;:!?)»”\"'*_~>]"
 
 
@@ -40,7 +45,7 @@ class Contacts:
 
     def foreign(self, text: str) -> str:
         """What the text holds that nobody gave: "phone number", "e-mail", "link"; empty when nothing."""
-        seen = looked_at(text)
+        seen = _JOINED.sub(r"\1. ", looked_at(text))
         if not all(self.knows_link(match.group()) for match in _LINK.finditer(seen)):
             return "link"
         folded = fold(_LINK.sub(" x ", seen))
@@ -60,9 +65,9 @@ class Contacts:
         return self._knows(_plain_link(link), "links")
 
     def _knows_number(self, digits: str) -> bool:
-        core = digits.lstrip("0")
-        core = core.removeprefix("55") if len(core) > 11 else core
-        mine = any(known.endswith(core) or (core.endswith(known)) for known in self._given["numbers"])
+        core = digits.lstrip("0") if len(digits.lstrip("0")) >= MIN_DIGITS else digits
+        core = core.removeprefix("55") if len(core) > _WITHOUT_COUNTRY else core
+        mine = any(known.endswith(core) or core.endswith(known) for known in self._given["numbers"])
         return mine or (self._beyond is not None and self._beyond._knows_number(digits))
 
     def _knows(self, value: str, kind: str) -> bool:

@@ -7,6 +7,7 @@ CPF, RG, dados bancários …").
 """
 
 import base64
+import codecs
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -22,6 +23,7 @@ _RULE_WORDS = 6
 _OWN_WORDS = 12
 _SHORTEST_OWN = 5
 _MIN_SECRET = 8
+_MIN_BEGINNING = 6
 _PIECES = re.compile(r"[.;:!?\n]+")
 _WORD = re.compile(r"[^\W_]+")
 _NO_LETTER = re.compile(r"[\W_]+")
@@ -50,6 +52,15 @@ class Leaks:
         self.secrets = frozenset(form for secret in secrets for form in _forms(secret))
         self.longest = max((len(form) for form in self.secrets | self.prompt_marks), default=0)
 
+    def quoted(self, text: str, before: Words = ()) -> bool:
+        """Whether an instruction of the prompt stands in the text; `before` are the words before it."""
+        words = before + _words(text)
+        return (
+            any(gram in self.rules for gram in _grams(words, _RULE_WORDS))
+            or any(gram in self.runs for gram in _grams(words, _OWN_WORDS))
+            or any(_unnumbered(_words(piece)) in self.lines for piece in _PIECES.split(text))
+        )
+
 
 class LeakWatch:
     """One reply: what was said is remembered, so that a leak in pieces is one all the same."""
@@ -66,13 +77,12 @@ class LeakWatch:
         self._letters = letters[-leaks.longest :] if leaks.longest else ""
         if _KEYS.search(plain) or any(form in letters for form in leaks.secrets):
             return SECRET
-        line = self._words + _words(plain)
-        self._words = line[-_OWN_WORDS:]
+        before, self._words = self._words, (self._words + _words(plain))[-_OWN_WORDS:]
+        disguised = (plain[::-1], codecs.encode(plain, "rot13"))
         prompt = (
             any(form in letters for form in leaks.prompt_marks)
-            or any(gram in leaks.rules for gram in _grams(line, _RULE_WORDS))
-            or any(gram in leaks.runs for gram in _grams(line, _OWN_WORDS))
-            or any(_unnumbered(_words(piece)) in leaks.lines for piece in _PIECES.split(plain))
+            or leaks.quoted(plain, before)
+            or any(leaks.quoted(text) for text in disguised)
         )
         return PROMPT if prompt else ""
 
@@ -82,7 +92,7 @@ class LeakWatch:
         return any(
             tail.endswith(form[:size])
             for form in self._leaks.secrets | self._leaks.prompt_marks
-            for size in range(_MIN_SECRET, len(form))
+            for size in range(_MIN_BEGINNING, len(form))
         )
 
 
@@ -141,8 +151,15 @@ def _letters(text: str) -> str:
 
 
 def _forms(secret: str) -> tuple[str, ...]:
-    """The secret as it is, backwards, and in base64."""
+    """The secret as it is, backwards, and in the codes that people ask for: ROT13, hexadecimal, base64."""
     letters = _letters(secret)
     if len(letters) < _MIN_SECRET:
         return ()
-    return letters, letters[::-1], _letters(base64.b64encode(secret.encode()).decode().rstrip("="))
+    coded = [_base64(secret, offset) for offset in range(3)]
+    return letters, letters[::-1], codecs.encode(letters, "rot13"), secret.encode().hex(), *coded
+
+
+def _base64(secret: str, offset: int) -> str:
+    """What of the secret's base64 doesn't depend on its neighbours, when it begins at that offset of three."""
+    raw = secret.encode()[(3 - offset) % 3 :]
+    return _letters(base64.b64encode(raw[: len(raw) // 3 * 3]).decode())

@@ -1,4 +1,4 @@
-"""Characters: nothing that is invisible, turns the direction of writing or only looks like a digit."""
+"""Characters: nothing that is invisible or turns the direction of writing."""
 
 import re
 import unicodedata
@@ -29,8 +29,6 @@ def _shown(char: str) -> str:
             return ""
         case "Zs":
             return " "
-        case "Nd":
-            return str(unicodedata.digit(char))
         case _:
             return char
 

@@ -6,18 +6,20 @@ PLACEHOLDER, TOOL_SYNTAX, ENCODED = "placeholder", "tool syntax", "encoded text"
 
 _TOOLS = re.compile(
     r"update_lead|handoff_to_human|\b(?:function|tool)[_ ]?(?:calls?|code|use|response|result|outputs?)\b"
-    r"|[\"'](?:name|arguments|parameters|tool|function)[\"']\s*:|[{}]|</?[a-z][\w-]*(?:=[^<>]*)?>$"
+    r"|[\"'](?:name|arguments|parameters|tool|function)[\"']\s*:|[{}]"
     r"|<\s*/?\s*(?:tool|function|invoke|think)",
     re.IGNORECASE,
 )
 _INNER_NAME = re.compile(r"(?<![\w@.-])[^\W\d_][^\W_]*(?:_[^\W_]+)+(?![\w@-])")
 _PLACEHOLDERS = re.compile(
     r"\[\s*[^\W\d_][^\[\]\n]{0,60}\]|<\s*[^\W\d_][^<>\n]{0,60}>|%[sd]\b|\bX{3,}\b|R\$\s?[Xx_#]+\b|\b[Xx]{2,}\s?%"
-    r"|_{3,}|\b(?:undefined|NaN|None|null|TODO|TBD|N/A)\b"
+    r"|_{3,}|\b(?:undefined|NaN|None|null|TBD|N/A)\b"
     r"|(?i:\b(?:insir[ao]|inserir|insert|lorem ipsum|(?:seu|your) (?:nome|name) (?:aqui|here))\b)"
     r"|(?i:\bnome d[oa] (?:cliente|lead)\b)"
 )
+_CODE_WORD = re.compile(r"(?<![^\s\"'(])(?=\S*\d)(?=\S*[a-z])(?=\S*[A-Z])[A-Za-z0-9+/=]{16,}")
 _LONG_WORD = re.compile(r"[^\s/.,-]{32,}")
+_LONGEST_LAUGH = 100
 _LAUGH = re.compile(r"(.{1,4})\1{5,}", re.IGNORECASE)
 _ONLY_SIGNS = re.compile(r"[\s\[\](),;:\"'`*_|>\-=.]*")
 
@@ -28,7 +30,9 @@ def taboo(text: str) -> str:
         return TOOL_SYNTAX
     if _PLACEHOLDERS.search(text):
         return PLACEHOLDER
-    if any(not _LAUGH.search(each) for each in _LONG_WORD.findall(text)):
+    if _CODE_WORD.search(text) or any(
+        len(each) > _LONGEST_LAUGH or not _LAUGH.search(each) for each in _LONG_WORD.findall(text)
+    ):
         return ENCODED
     return ""
 

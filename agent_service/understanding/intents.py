@@ -94,7 +94,8 @@ _YES = re.compile(
     r"|exatamente|pode(?: ser| sim)?|quero|queremos|aceito|tenho|temos"
     r"|aham|uhum|ok|okay|beleza|blz|bora|vamos|top|show|perfeito|otimo|faz|gostei|legal|certo|positivo|sou"
     r"|combinado|fechado|fechou|vou|vai|vamos"
-    r"|estarei|estou|consigo|da sim|interessa|tem|ta bom|ta|massa|joia|existe|participa|participo)\b"
+    r"|estarei|estou|consigo|da sim|interessa|tem|massa|joia|existe|participa|participo"
+    r"|ta (?:bom|certo|ok|otimo|joia|beleza|sim)|ta(?=\s*(?:$|[,.!;])))\b"
     r"|^\W*[👍👌✅🙌🤝]"
 )
 _NO = re.compile(

@@ -204,7 +204,9 @@ def _last_subject(before: str, topic: re.Pattern[str]) -> str:
     last, at = "", -1
     for match in _ABOUT.finditer(before):
         last, at = str(match.lastgroup), match.start()
-    if any(match.start() > at for match in topic.finditer(before)):
+    # A rent or a price is other money for one business and the very topic of the next.
+    named = [match.start() for match in topic.finditer(before)]
+    if any(start > at or (start == at and last == "other") for start in named):
         return "topic"
     return last
 

@@ -60,7 +60,7 @@ _NOT_NAMES = frozenset(
         "esse essa este esta aquele aquela aqui ali lá agora hoje amanhã ontem depois antes já ainda mais menos muito "
         "muita pouco demais só também mesmo então entao mas ou e se é eh foi era ser estou tô estava está tenho tem "
         "tinha ter faz fazer feito fala falar fale saber sei sabe explica explicar entendi entender interesse "
-        "interessado interessada dúvida pergunta preço valor conta luz energia casa loja empresa apartamento rua "
+        "interessado interessada dúvida pergunta preço valor conta casa loja empresa apartamento rua "
         "número mil reais real cem mês ano hora minuto dona dono proprietário proprietária responsável cliente esposa "
         "esposo marido mulher filho filha mãe pai irmão irmã gerente síndico síndica sócio sócia diretor diretora "
         "vizinho vizinha aposentado professora professor médico médica advogado advogada pessoa alguém ninguém gente "
@@ -71,7 +71,8 @@ _NOT_NAMES = frozenset(
         "prompt system assistant user null none true false undefined favor gentileza ajuda ajudar senhor senhora moça "
         "moço amigo amiga querida querido vou vai ir vim ver vejo acho pensei pensar pensando depende tanto tarda "
         "sair pare parar stop cancelar menu início voltar anúncio instagram facebook google indicação novo nova dele "
-        "dela deles delas algo coisa todos toda todo cada outro outra nenhum nenhuma qualquer deixa quis ah aff nem"
+        "dela deles delas algo coisa todos toda todo cada outro outra nenhum nenhuma qualquer deixa quis ah aff nem "
+        "são foram vem veio vinha deu pago paga gasto moro mora trabalho"
     ).split()
 )
 

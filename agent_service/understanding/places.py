@@ -54,6 +54,7 @@ _WEAK = frozenset(
     {"natal", "santos", "paulista", "salvador", "escada", "para", "minas", "palmas", "goiana", "acre", "contagem"}
 )
 _UF = "AC|AL|AP|AM|BA|CE|DF|ES|GO|MA|MT|MS|MG|PA|PB|PR|PE|PI|RJ|RN|RS|RO|RR|SC|SP|SE|TO"
+STATES = frozenset(_UF.split("|"))
 _NAMES: dict[str, tuple[str, str]] = {"natal": ("Natal", "RN")} | {
     fold(name): (name, state) for state, names in _CITIES.items() for name in names.split(", ")
 }

@@ -12,7 +12,7 @@ _NAMED = re.compile(
     r"\b(?:cpf|rg|cnpj|identidade|cnh|pis|titulo|cartao|cvv|senha|agencia|conta corrente|conta bancaria|poupanca"
     r"|pix|chave)\b\D{0,25}\d[\d.\-/x ]{2,}"
 )
-_PHONE = re.compile(r"(?:\+?55\s?)?\(?\b\d{2}\)?\s?9?\s?\d{4}[- ]?\d{4}\b")
+_PHONE = re.compile(r"(?<!\d)(?:\+?55\s?)?\(?\d{2}\)?\s?9?\s?\d{4}[- ]?\d{4}\b")
 REMOVED = "[removido]"
 
 

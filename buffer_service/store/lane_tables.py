@@ -217,10 +217,11 @@ class LaneTables(Connection):
         )
         older = [t for t in (self._load_turn(row) for row in stored) if not t.recorded]
         # Turns that ended in this very step are not stored as ended yet.
+        found = {t.turn_id for t in older}
         fresh = [
             t
             for t, *_ in self._turns.values()
-            if t.ended_no and not t.recorded and t.conversation_id == lane.conversation_id and t not in older
+            if t.ended_no and not t.recorded and t.conversation_id == lane.conversation_id and t.turn_id not in found
         ]
         yield from sorted([*older, *fresh], key=lambda t: t.ended_no)
 

@@ -52,14 +52,15 @@ def who(lane: Lane) -> Who:
     )
 
 
-def recorded_turn(lane: Lane, turn: Turn) -> RecordedTurn:
-    """A turn's account for history: only what was said, and effects only if something was."""
+def recorded_turn(lane: Lane, turn: Turn, *, merged: tuple[str, ...]) -> RecordedTurn:
+    """A turn's account for history: only what was said, and effects only if something was. `merged` are the
+    conversations that went into this one."""
     account = copy(turn)
     account.messages = list(in_order(turn.messages))
     account.parts = [copy(p) for p in turn.parts]
     if not any(p.state in SAID for p in turn.parts):
         account.effects = ()
-    return RecordedTurn(turn=account, who=who(lane))
+    return RecordedTurn(turn=account, who=who(lane), merged=merged)
 
 
 def next_unsent(turn: Turn) -> tuple[int, Part] | None:
@@ -107,6 +108,15 @@ class Assignment:
         while lane.merged_into:
             lane = self.raw(lane.merged_into)
         return lane
+
+    def account(self, lane: Lane, turn: Turn) -> RecordedTurn:
+        """A turn's account for history; see `recorded_turn`."""
+        return self.accounts(lane, [turn])[0]
+
+    def accounts(self, lane: Lane, turns: Sequence[Turn]) -> tuple[RecordedTurn, ...]:
+        """The same for several. The lane is asked about once: the store saves all that it holds before it answers."""
+        merged = tuple(self.store.merged_into(lane)) if turns else ()
+        return tuple(recorded_turn(lane, turn, merged=merged) for turn in turns)
 
     def emit(self, sid: int, frame: Frame) -> None:
         """Sends a frame once the transaction is durable."""
@@ -165,7 +175,7 @@ class Assignment:
         self.recording.add(lane.conversation_id)
         turns, _ = self.store.unrecorded(lane, RECORD_BYTES)
         clock.record_upto = max((t.ended_no for t in turns), default=0)
-        records = tuple(recorded_turn(lane, t) for t in turns)
+        records = self.accounts(lane, turns)
         self.emit(session.sid, Record(conversation_id=lane.conversation_id, turns=records))
 
     def give(self, now: int, lane: Lane, turn: Turn, session: Session, *, kept: bool = False) -> None:
@@ -194,7 +204,7 @@ class Assignment:
             last=turn.last,
             effects=turn.effects,
             min_version=lane.recorded_version,
-            unrecorded=tuple(recorded_turn(lane, t) for t in older),
+            unrecorded=self.accounts(lane, older),
             more_unrecorded=more,
             kept=kept,
             truncated=turn.truncated,

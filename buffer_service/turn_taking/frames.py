@@ -35,6 +35,7 @@ class RecordedTurn:
 
     turn: Turn
     who: Who
+    merged: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

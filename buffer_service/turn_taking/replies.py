@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from copy import copy
 
-from buffer_service.turn_taking.assignment import next_unsent, recorded_turn
+from buffer_service.turn_taking.assignment import next_unsent
 from buffer_service.turn_taking.entities import Lane, Part, PartState, SendOutcome, Turn, TurnKind
 from buffer_service.turn_taking.frames import Committed, Go, Reason
 from buffer_service.turn_taking.lanes import Lanes
@@ -104,7 +104,7 @@ class Replies(Lanes):
                 parked=parked,
                 stored_parts=len(turn.parts),
                 complete=turn.complete,
-                record=recorded_turn(lane, turn) if turn.complete else None,
+                record=self.account(lane, turn) if turn.complete else None,
             ),
         )
 

@@ -17,7 +17,10 @@ from context_service.domain import (
     Lead,
     LeadPatch,
     Recorded,
+    Summary,
+    Swept,
     TurnRecord,
+    UsageToday,
 )
 from service_kit.backups import Backups, Copied
 
@@ -59,6 +62,8 @@ class ExportSection(StrEnum):
     MESSAGES = "messages"
     TURNS = "turns"
     CHANGES = "lead_changes"
+    USAGE = "usage_days"
+    MERGED = "merged_conversations"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,14 +92,22 @@ class ContextStore(Protocol):
     async def record_turn(self, record: TurnRecord) -> Recorded:
         """Store a turn with everything that it changes; a repeat returns the first answer.
 
+        Conversations that were merged into this one give it their messages, turns and lead first. A turn of one that
+        was merged away goes to where it was merged into.
+
         Errors: Forgotten; InvalidArgument when the turn or the conversation belongs to another tenant.
         """
         ...
 
-    async def put_summary(self, conversation_id: str, summary: str, version: int) -> None:
-        """Store the summary of older history.
+    async def usage_today(self, query: ContextQuery) -> UsageToday:
+        """What the conversation and its tenant have used today (UTC)."""
+        ...
 
-        Errors: NotFound; WrongState when a newer summary is there, or the conversation never had that version.
+    async def put_summary(self, conversation_id: str, summary: Summary) -> None:
+        """Store the summary of older history, and count what it cost.
+
+        Errors: NotFound; WrongState when there is a summary that reaches further, or the conversation never had that
+        version or that message.
         """
         ...
 
@@ -130,11 +143,19 @@ class ContextStore(Protocol):
         """Some rows of these leads, after the place that the page before named (0: from the start)."""
         ...
 
-    async def forget(self, tenant: str, alias: str, conversation_ids: tuple[str, ...]) -> Erased:
+    async def forget(
+        self, tenant: str, alias: str, conversation_ids: tuple[str, ...], *, do_not_contact: bool = False
+    ) -> Erased:
         """Erase the person with this alias and those of the conversations, and leave tombstones for the conversations.
 
-        When it returns, nothing of them is left in the store's files. A repeat finds nothing and does no harm.
+        When it returns, nothing of them is left in the store's files but a keyed hash of each alias, if the person is
+        never to be contacted or `do_not_contact` says so. A repeat finds nothing and does no harm.
         """
+        ...
+
+    async def sweep(self, before_ms: int, *, limit: int) -> Swept:
+        """Delete at most `limit` rows of each table that are older than that instant, and then conversations and leads
+        of which nothing newer is left. One step of the retention sweeper: repeat until it deletes nothing."""
         ...
 
     async def back_up(self, backups: Backups, name: str) -> Copied:

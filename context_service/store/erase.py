@@ -1,8 +1,11 @@
 """Erasing a person: the rows in one transaction, then every trace of them in the files."""
 
+from typing import Any
+
 import apsw
 
 from context_service.domain import Erased
+from context_service.privacy import ContactHasher
 from context_service.store import reads, rows
 from service_kit.errors import Unavailable
 
@@ -10,15 +13,29 @@ _PEOPLE = "(SELECT value FROM json_each(:leads))"
 _THEIR_CONVERSATIONS = f"(SELECT id FROM conversations WHERE lead_id IN {_PEOPLE})"
 
 
-def forget(db: apsw.Connection, tenant: str, alias: str, conversation_ids: tuple[str, ...], now_ms: int) -> Erased:
+def forget(
+    db: apsw.Connection,
+    tenant: str,
+    alias: str,
+    conversation_ids: tuple[str, ...],
+    *,
+    hasher: ContactHasher,
+    do_not_contact: bool,
+    now_ms: int,
+) -> Erased:
     """Delete the leads with all that hangs on them and leave tombstones; the inside of one transaction."""
+    given = (*conversation_ids, *(reads.survivor_of(db, one) for one in conversation_ids))
     of_conversations = db.execute(
         "SELECT DISTINCT lead_id FROM conversations WHERE +tenant = ? AND id IN (SELECT value FROM json_each(?))",
-        (tenant, rows.to_json(conversation_ids)),
+        (tenant, rows.to_json(given)),
     )
     people = {*reads.find_people(db, tenant, alias), *(lead_id for (lead_id,) in of_conversations)}
     names = {"leads": rows.to_json(sorted(people))}
     theirs = db.execute(f"SELECT id FROM conversations WHERE lead_id IN {_PEOPLE}", names).fetchall()
+    merged = db.execute(
+        f"SELECT conversation_id FROM merged_conversations WHERE into_id IN {_THEIR_CONVERSATIONS}", names
+    ).fetchall()
+    _keep_marks(db, tenant, alias, people, hasher=hasher, marked=do_not_contact, now_ms=now_ms)
     erased = Erased(
         leads=len(people),
         conversations=len(theirs),
@@ -29,11 +46,34 @@ def forget(db: apsw.Connection, tenant: str, alias: str, conversation_ids: tuple
     db.executemany(
         "INSERT INTO forgotten_conversations (conversation_id, tenant, forgotten_at) VALUES (?, ?, ?) "
         "ON CONFLICT (conversation_id) DO NOTHING",
-        [(one, tenant, rows.to_text(now_ms)) for one in {*conversation_ids, *(row[0] for row in theirs)}],
+        [(one, tenant, rows.to_text(now_ms)) for one in {*conversation_ids, *(row[0] for row in (*theirs, *merged))}],
     )
+    db.execute(f"DELETE FROM usage_days WHERE conversation_id IN {_THEIR_CONVERSATIONS}", names)
     # The foreign keys take aliases, conversations, messages, turns and audit rows along.
     db.execute(f"DELETE FROM leads WHERE id IN {_PEOPLE}", names)
     return erased
+
+
+def _keep_marks(
+    db: apsw.Connection, tenant: str, alias: str, people: set[str], *, hasher: ContactHasher, marked: bool, now_ms: int
+) -> None:
+    """Who is never to be contacted stays so, as hashes of their names; who took it back leaves none."""
+    for lead_id in people:
+        marked = marked or bool(db.execute("SELECT do_not_contact FROM leads WHERE id = ?", (lead_id,)).get)
+    aliases: list[Any] = db.execute(
+        "SELECT alias FROM lead_aliases WHERE lead_id IN (SELECT value FROM json_each(?))",
+        (rows.to_json(sorted(people)),),
+    ).fetchall()
+    hashes = hasher.hashes(tenant, tuple({alias, *(one for (one,) in aliases)}))
+    if marked:
+        db.executemany(
+            "INSERT INTO do_not_contact (tenant, contact_hash, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+            [(tenant, one, rows.to_text(now_ms)) for one in hashes],
+        )
+    elif people:
+        db.executemany(
+            "DELETE FROM do_not_contact WHERE tenant = ? AND contact_hash = ?", [(tenant, one) for one in hashes]
+        )
 
 
 def scrub(db: apsw.Connection) -> None:

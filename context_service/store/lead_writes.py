@@ -6,7 +6,9 @@ import uuid
 import apsw
 
 from context_service.domain import LeadField, LeadPatch, TurnRecord
+from context_service.privacy import ContactHasher
 from context_service.store import reads, rows
+from context_service.store.lines import last_from_lead_ms, referral_of
 from service_kit import logs
 from service_kit.errors import NotFound
 
@@ -14,27 +16,33 @@ _COLUMNS = tuple(LeadField)
 _log = logs.get(__name__)
 
 
-def lead_of(db: apsw.Connection, record: TurnRecord, conversation_lead: str | None, now: str) -> str:
+def lead_of(
+    db: apsw.Connection, record: TurnRecord, conversation_lead: str | None, hasher: ContactHasher, now: str
+) -> str:
     """The lead of a turn, created if nobody has any of its aliases. A conversation keeps the lead it began with."""
+    candidates = reads.leads_by_age(db, record.scope.tenant, record.contact.all_aliases)
+    return conversation_lead or (candidates[0] if candidates else None) or _create(db, record, hasher, now)
+
+
+def learn_names(db: apsw.Connection, lead_id: str, record: TurnRecord, now: str) -> None:
+    """The aliases that came with the turn, and the phone number. An alias stays with the lead that had it first."""
     tenant = record.scope.tenant
-    candidates = reads.leads_by_age(db, tenant, record.contact.all_aliases)
-    lead_id = conversation_lead or (candidates[0] if candidates else None) or _create(db, record, now)
-    if set(candidates) - {lead_id}:
-        # Nobody but a colleague can say whether these are one person, so nothing is moved.
-        _log.warning("aliases_of_two_leads_found", kept=lead_id, others=[one for one in candidates if one != lead_id])
+    others = [one for one in reads.leads_by_age(db, tenant, record.contact.all_aliases) if one != lead_id]
+    if others:
+        # The buffer merges conversations of one place only; whether two leads of two places are one person is not
+        # guessed here.
+        _log.warning("aliases_of_two_leads_found", kept=lead_id, others=others)
     db.executemany(
         "INSERT INTO lead_aliases (tenant, alias, lead_id, created_at) VALUES (?, ?, ?, ?) "
         "ON CONFLICT (tenant, alias) DO NOTHING",
         [(tenant, alias, lead_id, now) for alias in record.contact.all_aliases],
     )
     _take_phone_number(db, lead_id, record, now)
-    return lead_id
 
 
 def touch(db: apsw.Connection, lead_id: str, record: TurnRecord, *, now: str) -> None:
     """What every turn leaves on its lead."""
-    last = max((one.sent_ms for one in record.messages if one.author == "lead"), default=None)
-    referral = next((one.referral for one in record.messages if one.referral), None)
+    last, referral = last_from_lead_ms(record), referral_of(record)
     db.execute(
         "UPDATE leads SET updated_at = :now, "
         "display_name = coalesce(nullif(:display_name, ''), display_name), referral = coalesce(referral, :referral), "
@@ -72,11 +80,14 @@ def audit(db: apsw.Connection, lead_id: str, field: str, old: object, new: objec
     )
 
 
-def _create(db: apsw.Connection, record: TurnRecord, now: str) -> str:
-    lead_id = str(uuid.uuid4())
+def _create(db: apsw.Connection, record: TurnRecord, hasher: ContactHasher, now: str) -> str:
+    lead_id, tenant = str(uuid.uuid4()), record.scope.tenant
+    hashes = hasher.hashes(tenant, record.contact.all_aliases)
     db.execute(
-        "INSERT INTO leads (id, tenant, phone_number, created_at, updated_at) VALUES (?, ?, ?, ?, ?)",
-        (lead_id, record.scope.tenant, record.contact.contact, now, now),
+        "INSERT INTO leads (id, tenant, phone_number, do_not_contact, created_at, updated_at) VALUES (?, ?, ?, "
+        "EXISTS (SELECT 1 FROM do_not_contact WHERE tenant = ? AND contact_hash IN (SELECT value FROM json_each(?))), "
+        "?, ?)",
+        (lead_id, tenant, record.contact.contact, tenant, rows.to_json(hashes), now, now),
     )
     return lead_id
 

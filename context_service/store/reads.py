@@ -7,7 +7,7 @@ from typing import Final
 
 import apsw
 
-from context_service.domain import ContextQuery, Conversation, HistoryMessage, Lead
+from context_service.domain import ContextQuery, Conversation, HistoryMessage, Lead, UsageToday
 from context_service.store import ExportPage, ExportSection, LeadFilter, PageAfter, Seen, rows
 from service_kit.errors import NotFound
 
@@ -21,6 +21,10 @@ PAGE_OF_MESSAGES: Final = (
     f"SELECT {rows.MESSAGE_COLUMNS} FROM messages WHERE conversation_id = ? AND sequence > ? ORDER BY sequence LIMIT ?"
 )
 
+# A conversation that was merged away is asked for under its own id.
+_SURVIVOR: Final = (
+    "coalesce((SELECT into_id FROM merged_conversations WHERE conversation_id = :conversation), :conversation)"
+)
 _OF_LEADS = "lead_id IN (SELECT value FROM json_each(:leads))"
 _OF_CONVERSATIONS = f"conversation_id IN (SELECT id FROM conversations WHERE {_OF_LEADS})"
 _EXPORT_FILTERS: Final = {
@@ -30,14 +34,15 @@ _EXPORT_FILTERS: Final = {
     ExportSection.MESSAGES: _OF_CONVERSATIONS,
     ExportSection.TURNS: _OF_CONVERSATIONS,
     ExportSection.CHANGES: _OF_LEADS,
+    ExportSection.USAGE: _OF_CONVERSATIONS,
+    ExportSection.MERGED: f"into_id IN (SELECT id FROM conversations WHERE {_OF_LEADS})",
 }
 
 
 def find_lead(db: apsw.Connection, query: ContextQuery) -> Seen[Lead | None]:
     """See `ContextStore.find_lead`."""
     known = db.execute(
-        "SELECT version, lead_id FROM conversations WHERE id = ? AND tenant = ?",
-        (query.conversation_id, query.scope.tenant),
+        f"SELECT version, lead_id FROM conversations WHERE id = {_SURVIVOR} AND tenant = :tenant", _names(query)
     ).get
     version = known[0] if known else 0
     lead_id = known[1] if known else oldest_lead(db, query.scope.tenant, query.contact.all_aliases)
@@ -47,8 +52,8 @@ def find_lead(db: apsw.Connection, query: ContextQuery) -> Seen[Lead | None]:
 def find_conversation(db: apsw.Connection, query: ContextQuery) -> Seen[Conversation | None]:
     """See `ContextStore.find_conversation`."""
     row = db.execute(
-        f"SELECT {rows.CONVERSATION_COLUMNS} FROM conversations WHERE id = ? AND tenant = ?",
-        (query.conversation_id, query.scope.tenant),
+        f"SELECT {rows.CONVERSATION_COLUMNS} FROM conversations WHERE id = {_SURVIVOR} AND tenant = :tenant",
+        _names(query),
     ).get
     found = rows.conversation(row) if row else None
     return Seen(version=found.version if found else 0, value=found)
@@ -56,13 +61,30 @@ def find_conversation(db: apsw.Connection, query: ContextQuery) -> Seen[Conversa
 
 def recent_messages(db: apsw.Connection, query: ContextQuery) -> Seen[tuple[HistoryMessage, ...]]:
     """See `ContextStore.recent_messages`."""
-    version = db.execute(
-        "SELECT version FROM conversations WHERE id = ? AND tenant = ?", (query.conversation_id, query.scope.tenant)
+    known = db.execute(
+        f"SELECT version, id FROM conversations WHERE id = {_SURVIVOR} AND tenant = :tenant", _names(query)
     ).get
-    if version is None:
+    if known is None:
         return Seen(version=0, value=())
-    newest_first = db.execute(RECENT_MESSAGES, (query.conversation_id, query.history_limit)).fetchall()
-    return Seen(version=version, value=tuple(rows.message(row) for row in reversed(newest_first)))
+    newest_first = db.execute(RECENT_MESSAGES, (known[1], query.history_limit)).fetchall()
+    return Seen(version=known[0], value=tuple(rows.message(row) for row in reversed(newest_first)))
+
+
+def usage_today(db: apsw.Connection, query: ContextQuery, now_ms: int) -> UsageToday:
+    """See `ContextStore.usage_today`."""
+    found = db.execute(
+        "SELECT conversation_id <> '', tokens, cost_micros FROM usage_days WHERE tenant = :tenant AND day = :day "
+        f"AND conversation_id IN ('', {_SURVIVOR})",
+        {**_names(query), "day": rows.day(now_ms)},
+    )
+    used = {bool(own): (tokens, cost) for own, tokens, cost in found}
+    (own_tokens, own_cost), (all_tokens, all_cost) = used.get(True, (0, 0)), used.get(False, (0, 0))
+    return UsageToday(
+        conversation_tokens=own_tokens,
+        tenant_tokens=all_tokens,
+        conversation_cost_micros=own_cost,
+        tenant_cost_micros=all_cost,
+    )
 
 
 def get_lead(db: apsw.Connection, lead_id: str) -> Lead:
@@ -106,10 +128,11 @@ def list_conversations(db: apsw.Connection, tenant: str, lead_id: str, page: Pag
 
 def list_messages(db: apsw.Connection, conversation_id: str, page: PageAfter) -> tuple[HistoryMessage, ...]:
     """See `ContextStore.list_messages`."""
-    if not db.execute("SELECT 1 FROM conversations WHERE id = ?", (conversation_id,)).get:
+    survivor = db.execute(f"SELECT id FROM conversations WHERE id = {_SURVIVOR}", {"conversation": conversation_id}).get
+    if survivor is None:
         raise NotFound("There is no such conversation.", resource="conversation")
     after = page.after[0] if page.after else 0
-    found = db.execute(PAGE_OF_MESSAGES, (conversation_id, after, page.size))
+    found = db.execute(PAGE_OF_MESSAGES, (survivor, after, page.size))
     return tuple(rows.message(row) for row in found)
 
 
@@ -147,6 +170,16 @@ def leads_by_age(db: apsw.Connection, tenant: str, aliases: tuple[str, ...]) -> 
         (tenant, rows.to_json(aliases)),
     )
     return [lead_id for _, lead_id in found]
+
+
+def survivor_of(db: apsw.Connection, conversation_id: str) -> str:
+    """Where this conversation was merged into, or itself."""
+    survivor: str = db.execute(f"SELECT {_SURVIVOR}", {"conversation": conversation_id}).get
+    return survivor
+
+
+def _names(query: ContextQuery) -> dict[str, str]:
+    return {"conversation": query.conversation_id, "tenant": query.scope.tenant}
 
 
 def _lead(db: apsw.Connection, lead_id: str) -> Lead | None:

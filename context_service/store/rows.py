@@ -1,8 +1,7 @@
 """How the nouns look as columns: instants as ISO text, money as decimal text, lists and maps as JSON."""
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
@@ -22,14 +21,15 @@ Row = tuple[Any, ...]
 
 LEAD_COLUMNS: Final = (
     "id, tenant, phone_number, name, email, bill_value, current_stage, qualification_score, qualification_status, "
-    "interested, chosen_flow, preferences, needs_human, last_interaction, created_at, updated_at"
+    "interested, chosen_flow, preferences, needs_human, do_not_contact, referral, last_interaction, created_at, "
+    "updated_at"
 )
 CONVERSATION_COLUMNS: Final = (
     "id, lead_id, tenant, channel, instance, phone_number, status, current_stage, total_messages, version, summary, "
-    "summary_version, started_at, updated_at"
+    "summary_version, summary_through, started_at, updated_at"
 )
 MESSAGE_COLUMNS: Final = (
-    "id, sequence, sender, content, message_type, created_at, turn_id, provider_message_id, media_data"
+    "id, sequence, sender, content, message_type, created_at, turn_id, provider_message_id, media_data, fallback"
 )
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -45,6 +45,11 @@ def to_text(epoch_ms: int) -> str:
 def to_ms(stored: str) -> int:
     """The reverse of `to_text`."""
     return (datetime.fromisoformat(stored) - _EPOCH) // _MILLISECOND
+
+
+def day(epoch_ms: int) -> str:
+    """The day of an instant, UTC: 2026-01-31."""
+    return to_text(epoch_ms)[:10]
 
 
 def to_decimal(cents: int) -> str:
@@ -70,9 +75,13 @@ def to_column(field: LeadField, value: FieldValue) -> str | int | None:
     return int(value) if isinstance(value, bool) else value
 
 
-def media_column(media: Sequence[Media]) -> str | None:
-    """Files of a message as JSON; None when there are none."""
-    return to_json([asdict(item) for item in media]) if media else None
+def from_column(field: LeadField, column: str | int | None) -> FieldValue:
+    """The reverse of `to_column`."""
+    if column is None:
+        return None
+    if field is LeadField.BILL_VALUE:
+        return to_cents(str(column))
+    return bool(column) if field is LeadField.INTERESTED else column
 
 
 def lead(row: Row) -> Lead:
@@ -92,9 +101,11 @@ def lead(row: Row) -> Lead:
         chosen_flow=row[10],
         preferences=preferences,
         needs_human=bool(row[12]),
-        last_interaction_ms=None if row[13] is None else to_ms(row[13]),
-        created_ms=to_ms(row[14]),
-        updated_ms=to_ms(row[15]),
+        do_not_contact=bool(row[13]),
+        referral=None if row[14] is None else json.loads(row[14]),
+        last_interaction_ms=None if row[15] is None else to_ms(row[15]),
+        created_ms=to_ms(row[16]),
+        updated_ms=to_ms(row[17]),
     )
 
 
@@ -111,8 +122,9 @@ def conversation(row: Row) -> Conversation:
         version=row[9],
         summary=row[10],
         summary_version=row[11],
-        started_ms=to_ms(row[12]),
-        updated_ms=to_ms(row[13]),
+        summary_through=row[12],
+        started_ms=to_ms(row[13]),
+        updated_ms=to_ms(row[14]),
     )
 
 
@@ -129,4 +141,5 @@ def message(row: Row) -> HistoryMessage:
         turn_id=row[6],
         provider_message_id=row[7],
         media=tuple(Media(**item) for item in media),
+        fallback=bool(row[9]),
     )

@@ -13,8 +13,12 @@ from context_service.domain import (
     LeadField,
     LeadPatch,
     Recorded,
+    Summary,
+    Swept,
     TurnRecord,
+    UsageToday,
 )
+from context_service.privacy import ContactHasher
 from context_service.store import (
     ExportPage,
     ExportSection,
@@ -24,6 +28,7 @@ from context_service.store import (
     erase,
     lead_writes,
     reads,
+    retention,
     rows,
     schema,
     turn_writes,
@@ -37,8 +42,11 @@ from service_kit.errors import NotFound
 class SqliteStore:
     """Implements `ContextStore`; the docstrings are there."""
 
-    def __init__(self, *, path: Path, clock: Clock, scripts: tuple[str, ...] | None = None) -> None:
+    def __init__(
+        self, *, path: Path, clock: Clock, hasher: ContactHasher, scripts: tuple[str, ...] | None = None
+    ) -> None:
         self._clock = clock
+        self._hasher = hasher
         wanted = schema.migrations() if scripts is None else scripts
         self._thread = DatabaseThread(lambda: schema.open_database(path, wanted))
 
@@ -55,11 +63,16 @@ class SqliteStore:
     async def recent_messages(self, query: ContextQuery) -> Seen[tuple[HistoryMessage, ...]]:
         return await self._thread.read(lambda db: reads.recent_messages(db, query))
 
-    async def record_turn(self, record: TurnRecord) -> Recorded:
-        return await self._thread.write(lambda db: turn_writes.record_turn(db, record, self._clock.now_ms()))
+    async def usage_today(self, query: ContextQuery) -> UsageToday:
+        return await self._thread.read(lambda db: reads.usage_today(db, query, self._clock.now_ms()))
 
-    async def put_summary(self, conversation_id: str, summary: str, version: int) -> None:
-        await self._thread.write(lambda db: turn_writes.put_summary(db, conversation_id, summary, version))
+    async def record_turn(self, record: TurnRecord) -> Recorded:
+        return await self._thread.write(
+            lambda db: turn_writes.record_turn(db, record, self._clock.now_ms(), self._hasher)
+        )
+
+    async def put_summary(self, conversation_id: str, summary: Summary) -> None:
+        await self._thread.write(lambda db: turn_writes.put_summary(db, conversation_id, summary, self._clock.now_ms()))
 
     async def get_lead(self, lead_id: str) -> Lead:
         return await self._thread.read(lambda db: reads.get_lead(db, lead_id))
@@ -85,13 +98,26 @@ class SqliteStore:
     async def export_rows(self, section: ExportSection, lead_ids: tuple[str, ...], after: int) -> ExportPage:
         return await self._thread.read(lambda db: reads.export_rows(db, section, lead_ids, after))
 
-    async def forget(self, tenant: str, alias: str, conversation_ids: tuple[str, ...]) -> Erased:
+    async def forget(
+        self, tenant: str, alias: str, conversation_ids: tuple[str, ...], *, do_not_contact: bool = False
+    ) -> Erased:
         erased = await self._thread.write(
-            lambda db: erase.forget(db, tenant, alias, conversation_ids, self._clock.now_ms())
+            lambda db: erase.forget(
+                db,
+                tenant,
+                alias,
+                conversation_ids,
+                hasher=self._hasher,
+                do_not_contact=do_not_contact,
+                now_ms=self._clock.now_ms(),
+            )
         )
         # Also when nothing was found: the call before may have been cut off here.
         await self._thread.maintain(erase.scrub)
         return erased
+
+    async def sweep(self, before_ms: int, *, limit: int) -> Swept:
+        return await self._thread.write(lambda db: retention.sweep(db, rows.to_text(before_ms), limit))
 
     async def back_up(self, backups: Backups, name: str) -> Copied:
         copied, _ = await backups.make(name, owner=self._thread.maintain, seal=lambda copy: None)

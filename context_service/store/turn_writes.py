@@ -1,69 +1,94 @@
 """Recording a turn, and putting a summary: each function is the inside of one transaction."""
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import replace
 
 import apsw
 
 from context_service.domain import (
-    Author,
     ConversationStatus,
     FieldValue,
     Handoff,
-    IncomingMessage,
     LeadField,
     LeadPatch,
     Recorded,
-    SentPart,
+    Summary,
     TurnKind,
     TurnRecord,
 )
 from context_service.errors import Forgotten
-from context_service.store import lead_writes, rows
+from context_service.privacy import ContactHasher
+from context_service.store import lead_writes, merging, reads, rows
+from context_service.store.lines import by_human, history_lines
 from service_kit.errors import InvalidArgument, NotFound, WrongState
 
 HUMAN_STAGE = "HUMAN_HANDOFF"
-_ROLES = {Author.LEAD: "user", Author.HUMAN: "assistant", Author.ASSISTANT: "assistant"}
 _INSERT_MESSAGE = (
     "INSERT INTO messages (id, conversation_id, sequence, tenant, channel, instance, role, sender, content, "
-    "message_type, media_type, media_data, details, turn_id, provider_message_id, delivery_state, created_at) "
+    "message_type, media_type, media_data, details, turn_id, provider_message_id, delivery_state, fallback, "
+    "created_at) "
     "VALUES (:id, :conversation_id, (SELECT total_messages + 1 FROM conversations WHERE id = :conversation_id), "
     ":tenant, :channel, :instance, :role, :sender, :content, :message_type, :media_type, :media_data, :details, "
-    ":turn_id, :provider_message_id, :delivery_state, :created_at) "
+    ":turn_id, :provider_message_id, :delivery_state, :fallback, :created_at) "
     "ON CONFLICT (tenant, channel, instance, provider_message_id) WHERE provider_message_id <> '' DO NOTHING"
 )
 
 
-def record_turn(db: apsw.Connection, record: TurnRecord, now_ms: int) -> Recorded:
+def record_turn(db: apsw.Connection, record: TurnRecord, now_ms: int, hasher: ContactHasher) -> Recorded:
     """See `ContextStore.record_turn`."""
     _refuse_forgotten(db, record)
+    record = replace(record, conversation_id=reads.survivor_of(db, record.conversation_id))
     first = db.execute("SELECT tenant, version, lead_id FROM turns WHERE turn_id = ?", (record.turn_id,)).get
     if first is not None:
         if first[0] != record.scope.tenant:
             raise InvalidArgument("This turn belongs to another tenant.", field="record.turn_id")
         return Recorded(version=first[1], lead_id=first[2], duplicate=True)
     now = rows.to_text(now_ms)
-    lead_id = lead_writes.lead_of(db, record, _lead_of_conversation(db, record), now)
+    lead_id = lead_writes.lead_of(db, record, _lead_of_conversation(db, record), hasher, now)
     _open_conversation(db, record, lead_id, now)
+    if record.merged_conversation_ids:
+        merging.absorb(db, record, lead_id, now)
+    lead_writes.learn_names(db, lead_id, record, now)
     _append(db, record)
     handed_over = _apply_effects(db, record, lead_id, now)
     lead_writes.touch(db, lead_id, record, now=now)
     version = _close_turn(db, record, lead_id, handed_over=handed_over, now=now)
+    generation = record.generation
+    count_usage(db, record.scope.tenant, record.conversation_id, generation.tokens, generation.cost_micros, now_ms)
     return Recorded(version=version, lead_id=lead_id, duplicate=False)
 
 
-def put_summary(db: apsw.Connection, conversation_id: str, summary: str, version: int) -> None:
+def put_summary(db: apsw.Connection, conversation_id: str, summary: Summary, now_ms: int) -> None:
     """See `ContextStore.put_summary`."""
-    known = db.execute("SELECT version, summary_version FROM conversations WHERE id = ?", (conversation_id,)).get
+    conversation_id = reads.survivor_of(db, conversation_id)
+    known = db.execute(
+        "SELECT tenant, version, total_messages, summary_through FROM conversations WHERE id = ?", (conversation_id,)
+    ).get
     if known is None:
         raise NotFound("There is no such conversation.", resource="conversation")
-    current, summarised = known
-    if version < summarised:
+    tenant, version, total, through = known
+    if summary.through < through:
         raise WrongState("There is a newer summary.", conversation_id=conversation_id, state="newer_summary")
-    if version > current:
+    if summary.version > version or summary.through > total:
         raise WrongState("There is no such version yet.", conversation_id=conversation_id, state="older_version")
     db.execute(
-        "UPDATE conversations SET summary = ?, summary_version = ? WHERE id = ?", (summary, version, conversation_id)
+        "UPDATE conversations SET summary = ?, summary_version = ?, summary_through = ? WHERE id = ?",
+        (summary.text, summary.version, summary.through, conversation_id),
+    )
+    count_usage(db, tenant, conversation_id, summary.tokens, summary.cost_micros, now_ms)
+
+
+def count_usage(
+    db: apsw.Connection, tenant: str, conversation_id: str, tokens: int, cost_micros: int, now_ms: int
+) -> None:
+    """Add to today's counters of the conversation and of the tenant (an empty conversation_id)."""
+    if not tokens and not cost_micros:
+        return
+    db.executemany(
+        "INSERT INTO usage_days (tenant, day, conversation_id, tokens, cost_micros) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT (tenant, day, conversation_id) DO UPDATE SET tokens = tokens + excluded.tokens, "
+        "cost_micros = cost_micros + excluded.cost_micros",
+        [(tenant, rows.day(now_ms), one, tokens, cost_micros) for one in (conversation_id, "")],
     )
 
 
@@ -108,9 +133,28 @@ def _open_conversation(db: apsw.Connection, record: TurnRecord, lead_id: str, no
 
 
 def _append(db: apsw.Connection, record: TurnRecord) -> None:
-    lines = [_Line.of_message(one) for one in record.messages] + [_Line.of_part(one, record) for one in record.parts]
-    for line in lines:
-        db.execute(_INSERT_MESSAGE, line.columns(record))
+    scope = record.scope
+    for line in history_lines(record):
+        columns = {
+            "id": str(uuid.uuid4()),
+            "conversation_id": record.conversation_id,
+            "tenant": scope.tenant,
+            "channel": scope.channel,
+            "instance": scope.instance,
+            "role": line.role,
+            "sender": line.author,
+            "content": line.text,
+            "message_type": line.message_type,
+            "media_type": line.media_type,
+            "media_data": rows.to_json(line.media) if line.media else None,
+            "details": rows.to_json(line.details) if line.details else None,
+            "turn_id": record.turn_id,
+            "provider_message_id": line.provider_message_id,
+            "delivery_state": line.delivery,
+            "fallback": int(line.fallback),
+            "created_at": rows.to_text(line.at_ms),
+        }
+        db.execute(_INSERT_MESSAGE, columns)
         if db.changes():
             db.execute(
                 "UPDATE conversations SET total_messages = total_messages + 1 WHERE id = ?", (record.conversation_id,)
@@ -151,7 +195,8 @@ def _close_turn(db: apsw.Connection, record: TurnRecord, lead_id: str, *, handed
     ).get
     db.execute(
         "INSERT INTO turns (turn_id, tenant, conversation_id, lead_id, version, kind, truncated, needs_human, handoff, "
-        "opened_at, ended_at, created_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "opened_at, ended_at, created_at, model, fallback, prompt_tokens, cached_tokens, completion_tokens, "
+        "discarded_tokens, cost_micros) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             record.turn_id,
             record.scope.tenant,
@@ -165,6 +210,13 @@ def _close_turn(db: apsw.Connection, record: TurnRecord, lead_id: str, *, handed
             rows.to_text(record.opened_ms),
             rows.to_text(record.ended_ms),
             now,
+            record.generation.model,
+            int(record.generation.fallback),
+            record.generation.prompt_tokens,
+            record.generation.cached_tokens,
+            record.generation.completion_tokens,
+            record.generation.discarded_tokens,
+            record.generation.cost_micros,
         ),
     )
     return version
@@ -172,66 +224,6 @@ def _close_turn(db: apsw.Connection, record: TurnRecord, lead_id: str, *, handed
 
 def _status(record: TurnRecord, *, handed_over: bool) -> ConversationStatus | None:
     """A copy of the buffer's pause as far as a turn shows it; None: as it was, but open."""
-    if handed_over or any(message.author is Author.HUMAN for message in record.messages):
+    if handed_over or by_human(record):
         return ConversationStatus.PAUSED
     return ConversationStatus.ACTIVE if record.kind is TurnKind.ANSWER else None
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Line:
-    """A message or a bubble on its way into the table."""
-
-    author: Author
-    text: str
-    message_type: str
-    at_ms: int
-    provider_message_id: str
-    delivery: str = ""
-    media_type: str = ""
-    media_data: str | None = None
-    details: str | None = None
-
-    @classmethod
-    def of_message(cls, message: IncomingMessage) -> "_Line":
-        return cls(
-            author=message.author,
-            text=message.text,
-            message_type=message.message_type,
-            at_ms=message.sent_ms,
-            provider_message_id=message.message_id,
-            media_type=message.media[0].mime_type if message.media else "",
-            media_data=rows.media_column(message.media),
-            details=rows.to_json(message.details) if message.details else None,
-        )
-
-    @classmethod
-    def of_part(cls, part: SentPart, record: TurnRecord) -> "_Line":
-        return cls(
-            author=Author.ASSISTANT,
-            text=part.text,
-            message_type="text",
-            at_ms=record.ended_ms,
-            provider_message_id=part.provider_message_id,
-            delivery=part.delivery,
-            details=rows.to_json({"part": part.index}),
-        )
-
-    def columns(self, record: TurnRecord) -> dict[str, str | None]:
-        return {
-            "id": str(uuid.uuid4()),
-            "conversation_id": record.conversation_id,
-            "tenant": record.scope.tenant,
-            "channel": record.scope.channel,
-            "instance": record.scope.instance,
-            "role": _ROLES[self.author],
-            "sender": self.author,
-            "content": self.text,
-            "message_type": self.message_type,
-            "media_type": self.media_type,
-            "media_data": self.media_data,
-            "details": self.details,
-            "turn_id": record.turn_id,
-            "provider_message_id": self.provider_message_id,
-            "delivery_state": self.delivery,
-            "created_at": rows.to_text(self.at_ms),
-        }

@@ -237,7 +237,7 @@ async def test_the_others_go_on_with_the_first_token_not_with_the_last(clock: Ma
     waiting = asyncio.create_task(played(made))
     await settled()
     clock.advance(1_000)
-    await until(clock, lambda: waiting.done())
+    await until(clock, waiting.done)
     assert not going_first.done() and ended(await waiting).model == "first"
     await going_first
 

@@ -64,6 +64,21 @@ def test_the_name_of_a_message(text: str, asked: bool, name: str | None) -> None
     assert find_name(text, asked=asked) == name
 
 
+@pytest.mark.parametrize(
+    ("text", "asked", "name"),
+    [
+        ("desculpa, olhei aqui e são 4.500,50", False, None),
+        ("desculpa, são 4.500", True, None),
+        ("meu nome é Caio e pago 700", False, "Caio"),
+        ("Meu nome é Rita e moro em Olinda", False, "Rita"),
+    ],
+)
+def test_a_verb_after_the_name_is_no_part_of_it(text: str, asked: bool, name: str | None) -> None:
+    """A scripted dialogue found "Anotado, São, obrigada por corrigir" (to a corrected bill) and a lead named "Caio e
+    Pago": the verb that followed was taken for a name."""
+    assert find_name(text, asked=asked) == name
+
+
 def test_words_of_the_business_are_no_names() -> None:
     avoid = frozenset({"painel"})
     assert find_name("Painel", asked=True, avoid=avoid) is None

@@ -191,7 +191,7 @@ async def test_usage_is_zero_or_absent_where_the_server_does_not_tell(server: Op
 async def test_every_fault_has_a_name(server: OpenAIServer, answer: Answer, trouble: Trouble, said: str) -> None:
     server.script.extend([answer, answer] if answer.fault == "reset" else [answer])
     heard: list[str] = []
-    async with engine_of(server, first_token_s=0.3, idle_s=0.3) as engine:
+    async with engine_of(server, first_token_s=1.5, idle_s=1.5) as engine:
         ends_at = asyncio.get_running_loop().time() + LONG_S
         with pytest.raises(ModelTrouble) as caught:
             async with aclosing(engine.chat(ASK, ends_at=ends_at)) as events:

@@ -23,7 +23,11 @@ def data() -> dict[str, Any]:
 
 def test_the_demo_is_packaged_and_complete() -> None:
     persona = demo()
-    assert packaged() == ["demo-solar"] and persona.agent == "Helen" and persona.timezone == "America/Recife"
+    assert (
+        packaged() == ["demo-clinica", "demo-solar"]
+        and persona.agent == "Helen"
+        and persona.timezone == "America/Recife"
+    )
     assert len(persona.faq) >= 25 and persona.honest_sentence and persona.media_sentence
     assert "retorno" not in persona.honest_sentence
 
@@ -48,6 +52,15 @@ def test_a_persona_may_be_a_file_or_a_folder(tmp_path: Path, data: dict[str, Any
         (lambda d: d["sentences"].update(thanks=["Oi {x}", "Tchau"]), "sentences.thanks.0: unknown placeholder x"),
         (lambda d: d["script"][8].update(reads="choice", choices={}), "choices: a step that reads a choice"),
         (lambda d: d.update(refused_stage="GONE"), "stages: GONE is missing"),
+        (lambda d: d["script"].append({**d["script"][1], "id": "bill2"}), "script: bill, bill2 all read money"),
+        (lambda d: d["script"][1].update(field="bill"), "script.bill.field: a step that reads money keeps it in"),
+        (lambda d: d["script"][0].update(field="amount"), "script.name.field: a step that reads money keeps it in"),
+        (lambda d: d["script"][1].pop("amount"), "script.1: amount: belongs to a step that reads money"),
+        (lambda d: d["handoff_triggers"][0].update(say=["Um."]), "handoff_triggers.0: say: needs a second variant"),
+        (lambda d: d.update(goal="{agent!r}"), "goal: a placeholder is a name in braces"),
+        (lambda d: d.update(goal="{agent:>9999999}"), "goal: a placeholder is a name in braces"),
+        (lambda d: d["objections"][0].update(id="price"), "faq: id price is used twice"),
+        (lambda d: d["offers"][0].update(instead="Nada"), "offers.investment_plant.instead: Nada is not the flow"),
     ],
 )
 def test_errors_name_the_file_and_the_key(
@@ -77,6 +90,7 @@ def test_an_unknown_name_is_answered_with_those_that_exist() -> None:
 def test_no_word_of_the_business_is_in_the_code() -> None:
     """Everything of a business lives in its persona, or the next business inherits the words of this one."""
     words = ("solar", "usina", "helen", "painel", "placas", "conta de luz", "neoenergia", "celpe", "kilowatt", "aneel")
+    words = (*words, "energia", "distribuidora", "telhado", "consumo", "investimento")
     for file in Path(agent_service.__file__).parent.rglob("*.py"):
         text = file.read_text(encoding="utf-8").lower().replace("demo-solar", "")
         assert not [word for word in words if re.search(rf"\b{word}\b", text)], file

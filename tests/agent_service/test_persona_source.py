@@ -193,3 +193,16 @@ async def test_nothing_is_handed_out_before_it_is_loaded() -> None:
         _ = source.current
     with pytest.raises(RuntimeError, match="loaded"):
         await source.poll()
+
+
+async def test_the_folder_is_the_one_of_the_start_wherever_the_process_goes(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder.parent)
+    source = PersonaSource(folder.name, clock=ManualClock())
+    source.load()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    rename(folder, "Ana")
+    await source.poll()
+    assert await source.poll() and not source.problem

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from agent_service.conversation import Author, Kind, Lead, Line, Message, Turn
 from agent_service.history import MESSAGE_TOKENS
 from agent_service.persona import load_persona
+from agent_service.policy.leaks import Leaks, LeakWatch
 from agent_service.prompt import (
     Prompt,
     PromptBudget,
@@ -277,6 +278,32 @@ def test_a_summary_is_asked_for_before_anything_is_dropped() -> None:
     assert not prompt(TURN).wants_summary
 
 
+def test_short_lines_are_summarised_before_the_store_leaves_them_out() -> None:
+    """A context holds 40 lines by default. Forty times "ok" are few tokens, but the 41st would be gone unseen."""
+    short = tuple(replace(line, text="ok") for line in long_history(40))
+    asked = [count for count in range(41) if prompt(replace(TURN, history=short[:count])).wants_summary]
+    assert asked and asked[0] <= 32
+
+
+def test_many_long_facts_are_cut_shorter_and_all_stay() -> None:
+    facts = {f"field_{i:02}": f"valor {i:02} " + "palavra " * 20 for i in range(64)}
+    turn = replace(TURN, lead=Lead(name="Ana", preferences=facts), history=long_history(55))
+    built = prompt(turn)
+    assert built.turn == ("quanto custa?",) and "nome Ana" in built.state
+    assert all(f"field_{i:02} valor {i:02}" in built.state for i in range(64))
+    assert len(built.history) > 30
+    assert size_of(built) <= BUDGET.total
+
+
+def test_facts_with_long_names_take_the_room_of_history() -> None:
+    facts = {f"um_campo_da_persona_com_nome_bem_comprido_{i:02}": "palavra " * 20 for i in range(64)}
+    turn = replace(TURN, lead=Lead(name="Ana", preferences=facts), history=long_history(55))
+    built = prompt(turn)
+    assert all(key in built.state for key in facts)
+    assert len(built.history) < len(prompt(replace(turn, lead=Lead())).history)
+    assert size_of(built) <= BUDGET.total
+
+
 def test_a_summary_stands_before_history() -> None:
     built = prompt(replace(TURN, summary="A Ana quer desconto.", summary_through=80, history=long_history(4, first=81)))
     assert built.history[0].content.startswith("<resumo") and "A Ana quer desconto." in built.history[0].content
@@ -339,7 +366,8 @@ def test_no_prompt_is_above_its_budget(
         now_ms=MONDAY_10H,
     )
     built = prompt(turn, budget)
-    assert all(fact in built.state for fact in known_facts(turn.lead))
+    assert all(fact in built.state for fact in known_facts(turn.lead, longest=20) if len(fact) <= 20)
+    assert all(f"{key} " in built.state for key in facts)
     assert size_of(built) <= total
 
 
@@ -376,3 +404,21 @@ async def test_the_sizes_that_a_prompt_needs_can_be_learnt_before(turn: Turn) ->
 def test_the_fixed_part_is_small() -> None:
     """The monolith's prompt had 59 000 characters."""
     assert len(fixed_part(demo())) < 7_000
+
+
+@pytest.mark.parametrize("persona", ["demo-solar", "demo-clinica"])
+def test_what_the_prompt_teaches_may_be_said_and_how_it_teaches_may_not(persona: str) -> None:
+    """The output policy takes six words in a row of our own sentences for a leak: facts, answers and questions of the
+    prompt must pass it, the instructions around them must not. "Com valor a partir de R$", once a heading of the
+    script, would have cut honest replies."""
+    business = load_persona(persona)
+    leaks = Leaks(persona=business)
+    sayable = [*business.facts, business.hours, *(min(entry.answers, key=len) for entry in business.entries)]
+    sayable += [min(step.ask, key=len) for step in business.script]
+    sayable += [
+        "Vale pra conta a partir de R$ 4.000 por mês, em Pernambuco.",
+        "São contas com valor a partir de R$ 4.000.",
+    ]
+    assert [text for text in sayable if LeakWatch(leaks).leak(text)] == []
+    instructions = fixed_part(business).split("\n\n")[-4:]
+    assert all(LeakWatch(leaks).leak(text) for text in instructions)

@@ -329,6 +329,26 @@ async def test_an_alias_set_that_names_two_conversations_merges_them(tmp_path: P
         assert set(found.contact.aliases) == {"phone:5581999990001", "lid:100"}
 
 
+async def test_a_record_names_the_conversations_that_were_merged_into_its_own(tmp_path: Path) -> None:
+    """The context service can't know by itself that two leads are one person: aliases alone are a guess."""
+    lid = message_pb2.Contact(contact="lid:100", aliases=["lid:100"], address="100@lid")
+    both = message_pb2.Contact(contact="5581999990001", aliases=["phone:5581999990001", "lid:100"])
+    async with buffer(tmp_path, SDR_BUFFER_STRATEGY="enqueue", SDR_BUFFER_QUIET_MS="0") as stub:
+        worker = Worker(stub)
+        await worker.hello()
+        [older] = await enqueue(stub, message("m1"))
+        [younger] = await enqueue(stub, message("m2", contact=lid))
+        turns = {turn.conversation_id: turn for turn in [await worker.assigned(), await worker.assigned()]}
+        await enqueue(stub, message("m3", contact=both))
+        records = {}
+        for conversation_id, turn in turns.items():
+            go = (await worker.commit(turn, "Olá!")).go
+            records[conversation_id] = (await worker.result(turn, go)).record
+            await worker.finish(turn)
+        assert list(records[older.conversation_id].merged_conversation_ids) == [younger.conversation_id]
+        assert not records[younger.conversation_id].merged_conversation_ids
+
+
 async def test_two_instances_with_the_same_customer_stay_apart(tmp_path: Path) -> None:
     other = message_pb2.Scope(channel="evolution", instance="other")
     async with buffer(tmp_path) as stub:

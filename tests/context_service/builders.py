@@ -28,6 +28,10 @@ def update(**values: Any) -> turn_pb2.Effect:
     return turn_pb2.Effect(lead_update=turn_pb2.LeadUpdate(**values))
 
 
+def generation(**values: Any) -> turn_pb2.Effect:
+    return turn_pb2.Effect(generation=turn_pb2.Generation(**values))
+
+
 def turn(turn_id: str = "t1", conversation_id: str = "c1", **values: Any) -> turn_pb2.TurnRecord:
     tenant, instance = values.pop("tenant", ""), values.pop("instance", "demo")
     contact, aliases = values.pop("contact", PHONE), values.pop("aliases", ())

@@ -6,13 +6,13 @@ from typing import cast
 
 import pytest
 
-from context_service.domain import ContextQuery, Conversation, HistoryMessage, Lead
-from context_service.lookups import ContextLoader
+from context_service.domain import ContextQuery, Conversation, HistoryMessage, Lead, UsageToday
+from context_service.lookups import Contexts
 from context_service.store import ContextStore, Seen
-from context_service.store.sqlite import SqliteStore
 from service_kit.clock import ManualClock
 from service_kit.errors import Unavailable
 from tests.context_service.builders import query, record
+from tests.context_service.stores import no_cache, sqlite_store
 
 
 class GatedStore:
@@ -35,6 +35,9 @@ class GatedStore:
     async def recent_messages(self, query: ContextQuery) -> Seen[tuple[HistoryMessage, ...]]:
         return Seen(version=await self._wait("history"), value=())
 
+    async def usage_today(self, query: ContextQuery) -> UsageToday:
+        return UsageToday()
+
     async def _wait(self, name: str) -> int:
         self.begun[name] += 1
         version = self.version
@@ -53,8 +56,8 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def loader_of(store: GatedStore) -> ContextLoader:
-    return ContextLoader(store=cast(ContextStore, store), clock=store.clock)
+def loader_of(store: GatedStore) -> Contexts:
+    return Contexts(store=cast(ContextStore, store), clock=store.clock, cache=no_cache())
 
 
 async def test_readers_of_one_conversation_share_three_lookups_at_once() -> None:
@@ -67,8 +70,8 @@ async def test_readers_of_one_conversation_share_three_lookups_at_once() -> None
     store.clock.advance(7)
     store.gate.set()
     results = await asyncio.gather(*readers)
-    assert all(result is results[0] for result in results)
-    assert (await other) is not results[0]
+    assert all(result == results[0] for result in results)
+    await other
     assert results[0].lead_s == results[0].conversation_s == results[0].history_s == pytest.approx(0.007, abs=1e-5)
     await loader.load(query(), 0)
     assert store.begun["lead"] == 3, "nothing is kept after the lookup"
@@ -152,9 +155,9 @@ async def test_closing_cancels_what_is_under_way() -> None:
 
 async def test_a_load_during_many_records_is_of_one_version(tmp_path: Path) -> None:
     clock = ManualClock()
-    store = SqliteStore(path=tmp_path / "context.db", clock=clock)
+    store = sqlite_store(tmp_path / "context.db", clock)
     await store.open()
-    loader = ContextLoader(store=store, clock=clock)
+    loader = Contexts(store=store, clock=clock, cache=no_cache())
     for number in range(30):
         writing = asyncio.create_task(store.record_turn(record(f"t{number}")))
         loaded = await loader.load(query(limit=200), number)

@@ -56,12 +56,15 @@ async def test_what_was_recorded_is_loaded(stub: Any) -> None:
     )
     again = await record(stub)
     assert (again.version, again.lead_id, again.duplicate) == (1, recorded.lead_id, True)
-    await stub.PutSummary(pb.PutSummaryRequest(conversation_id="c1", summary="Ana quer saber.", version=1))
+    await stub.PutSummary(
+        pb.PutSummaryRequest(conversation_id="c1", summary="Ana quer saber.", version=1, through_sequence=1)
+    )
     context = (await stub.LoadContext(load(min_version=1))).context
     assert (context.version, context.total_messages, context.summary) == (1, 3, "Ana quer saber.")
-    assert [line.text for line in context.history] == ["oi", "conta", "Olá!"]
-    assert context.history[1].media[0].mime_type == "image/jpeg"
-    assert context.history[1].type == message_pb2.MESSAGE_TYPE_IMAGE
+    assert (context.summary_through, context.history_cut) == (1, False)
+    assert [(line.text, line.sequence) for line in context.history] == [("conta", 2), ("Olá!", 3)]
+    assert context.history[0].media[0].mime_type == "image/jpeg"
+    assert context.history[0].type == message_pb2.MESSAGE_TYPE_IMAGE
     assert (context.lead.name, context.lead.HasField("interested"), context.lead.interested) == ("Ana", True, False)
     assert not context.lead.HasField("bill_value_cents")
 
@@ -135,6 +138,8 @@ async def test_an_export_holds_everything_in_small_chunks(stub: Any) -> None:
         "messages": 120,
         "turns": 60,
         "lead_changes": 60,
+        "usage_days": 0,
+        "merged_conversations": 0,
     }
     assert len(chunks) > 5 and max(map(len, chunks)) <= 65_536
     assert document["leads"][0]["phone_number"] == PHONE
@@ -191,9 +196,11 @@ INVALID: list[tuple[str, Any, str]] = [
         recording(effects=[update(qualification_status="MAYBE")]),
         "record.effects[0].lead_update.qualification_status",
     ),
-    ("PutSummary", pb.PutSummaryRequest(conversation_id="c1", version=1), "summary"),
+    ("PutSummary", pb.PutSummaryRequest(conversation_id="c1", version=1, through_sequence=1), "summary"),
     ("PutSummary", pb.PutSummaryRequest(conversation_id="c1", version=1, summary="x" * 8193), "summary"),
-    ("PutSummary", pb.PutSummaryRequest(conversation_id="c1", summary="x"), "version"),
+    ("PutSummary", pb.PutSummaryRequest(conversation_id="c1", summary="x", through_sequence=1), "version"),
+    ("PutSummary", pb.PutSummaryRequest(conversation_id="c1", summary="x", version=1), "through_sequence"),
+    ("LoadContext", load(history_bytes=1 << 21), "history_bytes"),
     ("GetLead", pb.GetLeadRequest(), "lead_id"),
     ("GetLead", pb.GetLeadRequest(lead_id=UNKNOWN_ID, contact=PHONE), "lead_id"),
     ("GetLead", pb.GetLeadRequest(lead_id="not-a-uuid"), "lead_id"),
@@ -216,7 +223,11 @@ INVALID: list[tuple[str, Any, str]] = [
     ("ForgetContact", pb.ForgetContactRequest(contact=PHONE, conversation_ids=[""]), "conversation_ids[0]"),
 ]
 MISSING: list[tuple[str, Any, str]] = [
-    ("PutSummary", pb.PutSummaryRequest(conversation_id="c1", version=1, summary="x"), "conversation"),
+    (
+        "PutSummary",
+        pb.PutSummaryRequest(conversation_id="c1", version=1, through_sequence=1, summary="x"),
+        "conversation",
+    ),
     ("GetLead", pb.GetLeadRequest(lead_id=UNKNOWN_ID), "lead"),
     ("GetLead", pb.GetLeadRequest(contact=PHONE), "lead"),
     ("UpdateLead", masked("name"), "lead"),
@@ -251,8 +262,8 @@ async def test_what_is_not_there_is_not_found(stub: Any, method: str, request_: 
 async def test_the_other_refusals(stub: Any) -> None:
     for number in (1, 2):
         await record(stub, f"t{number}")
-    await stub.PutSummary(pb.PutSummaryRequest(conversation_id="c1", version=2, summary="x"))
-    older = pb.PutSummaryRequest(conversation_id="c1", version=1, summary="x")
+    await stub.PutSummary(pb.PutSummaryRequest(conversation_id="c1", version=2, through_sequence=4, summary="x"))
+    older = pb.PutSummaryRequest(conversation_id="c1", version=2, through_sequence=3, summary="x")
     wrong = (grpc.StatusCode.FAILED_PRECONDITION, "WRONG_STATE", {"conversation_id": "c1", "state": "newer_summary"})
     assert await refused(stub, "PutSummary", older) == wrong
     ahead = (grpc.StatusCode.UNAVAILABLE, "UNAVAILABLE", {"component": "store"})

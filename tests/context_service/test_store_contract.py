@@ -1,35 +1,21 @@
-"""What every store has to do. A second store joins by adding its factory to STORES."""
+"""What every store of `stores.py` has to do."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from agentic_sdr.common.v1 import message_pb2, turn_pb2
-from context_service.domain import Author, ConversationStatus, LeadField, LeadPatch
+from context_service.domain import Author, ConversationStatus, LeadField, LeadPatch, Summary, UsageToday
 from context_service.errors import Forgotten
 from context_service.store import ContextStore, ExportSection, LeadFilter, PageAfter
-from context_service.store.sqlite import SqliteStore
 from service_kit.clock import ManualClock
 from service_kit.errors import InvalidArgument, NotFound, WrongState
-from tests.context_service.builders import PHONE, message, part, query, record, update
+from tests.context_service.builders import PHONE, generation, message, part, query, record, update
+from tests.context_service.stores import STORES, Factory
 
-Factory = Callable[[Path, ManualClock], AbstractAsyncContextManager[ContextStore]]
-
-
-@asynccontextmanager
-async def sqlite(folder: Path, clock: ManualClock) -> AsyncIterator[ContextStore]:
-    store = SqliteStore(path=folder / "context.db", clock=clock)
-    await store.open()
-    try:
-        yield store
-    finally:
-        await store.close()
-
-
-STORES: dict[str, Factory] = {"sqlite": sqlite}
+DAY_MS = 86_400_000
 
 
 @pytest.fixture
@@ -40,7 +26,7 @@ def clock() -> ManualClock:
 @pytest.fixture(params=STORES.values(), ids=STORES.keys())
 async def store(request: pytest.FixtureRequest, tmp_path: Path, clock: ManualClock) -> AsyncIterator[ContextStore]:
     factory: Factory = request.param
-    async with factory(tmp_path, clock) as opened:
+    async with factory(tmp_path, clock, lambda: request.getfixturevalue("postgres_cluster")) as opened:
         yield opened
 
 
@@ -239,16 +225,21 @@ class TestLeadsAndPages:
 
     async def test_summaries_never_go_back(self, store: ContextStore) -> None:
         with pytest.raises(NotFound):
-            await store.put_summary("c1", "…", 1)
+            await store.put_summary("c1", Summary(text="…", version=1, through=1))
         for number in range(3):
             await store.record_turn(record(f"t{number}"))
-        await store.put_summary("c1", "dois", 2)
-        await store.put_summary("c1", "dois", 2)
-        for version in (1, 4):
+        for _ in range(2):
+            await store.put_summary("c1", Summary(text="dois", version=2, through=4))
+        wrong = (
+            Summary(text="shorter", version=3, through=3),
+            Summary(text="of a version to come", version=4, through=4),
+            Summary(text="of a message to come", version=3, through=7),
+        )
+        for refused in wrong:
             with pytest.raises(WrongState):
-                await store.put_summary("c1", "outro", version)
+                await store.put_summary("c1", refused)
         seen = (await store.find_conversation(query())).value
-        assert seen is not None and (seen.summary, seen.summary_version) == ("dois", 2)
+        assert seen is not None and (seen.summary, seen.summary_version, seen.summary_through) == ("dois", 2, 4)
 
 
 class TestForgetting:
@@ -271,3 +262,167 @@ class TestForgetting:
         await store.record_turn(record())
         assert (await store.forget("other", f"phone:{PHONE}", ("c1",))).leads == 0
         assert await texts(store) == ["oi", "Olá!"]
+
+    async def test_who_must_not_be_contacted_stays_so_and_only_they(self, store: ContextStore) -> None:
+        await store.record_turn(record(aliases=["lid:7"], effects=[update(do_not_contact=True)]))
+        await store.record_turn(record("t2", "c2", contact="5511", messages=[message("other")]))
+        await store.forget("default", "lid:7", ())
+        back = await store.record_turn(record("t3", "c3"))
+        assert (await store.get_lead(back.lead_id)).do_not_contact
+        by_lid = await store.record_turn(record("t4", "c4", contact="lid:7", tenant="default", instance="two"))
+        assert (await store.get_lead(by_lid.lead_id)).do_not_contact
+        assert not (await store.get_lead_by_alias("default", "phone:5511")).do_not_contact
+        elsewhere = await store.record_turn(record("t5", "c5", tenant="other"))
+        assert not (await store.get_lead(elsewhere.lead_id)).do_not_contact
+
+    async def test_the_mark_may_be_set_when_forgetting_and_taken_back_later(self, store: ContextStore) -> None:
+        await store.record_turn(record())
+        await store.forget("default", f"phone:{PHONE}", (), do_not_contact=True)
+        back = await store.record_turn(record("t2", "c2"))
+        assert (await store.get_lead(back.lead_id)).do_not_contact
+        patch = LeadPatch(values={LeadField.DO_NOT_CONTACT: False}, preferences={})
+        assert not (await store.update_lead(back.lead_id, "", patch)).do_not_contact
+        await store.forget("default", f"phone:{PHONE}", ())
+        again = await store.record_turn(record("t3", "c3"))
+        assert not (await store.get_lead(again.lead_id)).do_not_contact
+
+
+class TestUsage:
+    async def test_tokens_count_for_the_conversation_the_tenant_and_the_day(
+        self, store: ContextStore, clock: ManualClock
+    ) -> None:
+        assert await store.usage_today(query()) == UsageToday()
+        cost = generation(prompt_tokens=100, cached_tokens=80, completion_tokens=20, discarded_tokens=5, cost_micros=7)
+        await store.record_turn(record(effects=[cost]))
+        await store.record_turn(record(effects=[cost]))
+        await store.record_turn(record("t2", "c2", contact="5511", effects=[cost], messages=[message("m")]))
+        await store.record_turn(record("t3", "c3", tenant="other", effects=[cost]))
+        await store.put_summary("c1", Summary(text="s", version=1, through=1, tokens=40, cost_micros=1))
+        used = await store.usage_today(query())
+        assert (used.conversation_tokens, used.conversation_cost_micros) == (165, 8)
+        assert (used.tenant_tokens, used.tenant_cost_micros) == (290, 15)
+        assert (await store.usage_today(query("never-seen"))).tenant_tokens == 290
+        clock.advance(DAY_MS)
+        assert await store.usage_today(query()) == UsageToday()
+
+    async def test_a_turn_keeps_how_it_was_made_and_its_sentence_is_marked(self, store: ContextStore) -> None:
+        await store.record_turn(record(effects=[generation(model="openai:x", fallback=True, completion_tokens=3)]))
+        await store.record_turn(record("t2", kind=turn_pb2.TURN_KIND_APOLOGY, messages=[]))
+        await store.record_turn(record("t3", effects=[generation(model="openai:x")]))
+        lines = (await store.recent_messages(query())).value
+        marked = [(line.author, line.fallback) for line in lines]
+        lead, reply = (Author.LEAD, False), Author.ASSISTANT
+        assert marked == [lead, (reply, True), (reply, True), lead, (reply, False)]
+        turns = await sections(store, ExportSection.TURNS)
+        assert [(one["model"], one["completion_tokens"]) for one in turns] == [
+            ("openai:x", 3),
+            ("", 0),
+            ("openai:x", 0),
+        ]
+
+
+class TestMerging:
+    async def test_the_younger_conversation_and_its_lead_become_the_older(
+        self, store: ContextStore, clock: ManualClock
+    ) -> None:
+        older = await store.record_turn(
+            record("t1", "c1", contact="lid:1", effects=[update(name="Ana", bill_value_cents=100)])
+        )
+        clock.advance(60_000)
+        younger = await store.record_turn(
+            record(
+                "t2",
+                "c2",
+                messages=[message("b", "dois")],
+                effects=[
+                    update(bill_value_cents=200, preferences={"cidade": "Recife"}, do_not_contact=True),
+                    generation(prompt_tokens=9),
+                ],
+            )
+        )
+        elsewhere = await store.record_turn(record("t3", "c3", instance="two", messages=[message("c")]))
+        assert older.lead_id != younger.lead_id == elsewhere.lead_id
+        merged = await store.record_turn(
+            record(
+                "t4",
+                "c1",
+                contact=PHONE,
+                aliases=["lid:1", f"phone:{PHONE}"],
+                messages=[message("d", "quatro")],
+                merged_conversation_ids=["c2"],
+            )
+        )
+        assert (merged.version, merged.lead_id) == (2, older.lead_id)
+        assert await texts(store) == ["oi", "Olá!", "dois", "Olá!", "quatro", "Olá!"]
+        lead = await store.get_lead(older.lead_id)
+        assert (lead.name, lead.bill_value_cents, lead.phone_number) == ("Ana", 200, PHONE)
+        assert (lead.preferences, lead.do_not_contact) == ({"cidade": "Recife"}, True)
+        with pytest.raises(NotFound):
+            await store.get_lead(younger.lead_id)
+        found = await store.list_conversations("default", older.lead_id, PageAfter(size=9))
+        assert {one.conversation_id for one in found} == {"c1", "c3"}
+        assert (await store.get_lead_by_alias("default", f"phone:{PHONE}")).lead_id == older.lead_id
+        assert (await store.usage_today(query())).conversation_tokens == 9
+        changes = [one["field"] for one in await sections(store, ExportSection.CHANGES)]
+        assert "merged_lead" in changes and changes.count("bill_value") == 3
+
+    async def test_a_late_turn_of_the_merged_one_goes_to_the_older(self, store: ContextStore) -> None:
+        await store.record_turn(record("t1", "c1", contact="lid:1"))
+        await store.record_turn(record("t2", "c1", contact="lid:1", merged_conversation_ids=["c2", "c1"]))
+        late = await store.record_turn(record("t3", "c2", messages=[message("x", "tarde")]))
+        assert late.version == 3
+        assert (await texts(store))[-2:] == ["tarde", "Olá!"]
+        assert await texts(store, "c2") == await texts(store)
+        seen = (await store.find_conversation(query("c2"))).value
+        assert seen is not None and seen.conversation_id == "c1"
+        again = await store.record_turn(record("t3", "c2", messages=[message("x", "tarde")]))
+        assert (again.version, again.duplicate) == (3, True)
+
+    async def test_merges_of_merges_end_in_the_oldest_and_are_forgotten_with_it(self, store: ContextStore) -> None:
+        for number in (1, 2, 3):
+            contact = f"lid:{number}"
+            await store.record_turn(record(f"t{number}", f"c{number}", contact=contact, messages=[message(contact)]))
+        await store.record_turn(
+            record("t4", "c2", contact="lid:2", messages=[message("4")], merged_conversation_ids=["c3"])
+        )
+        await store.record_turn(
+            record("t5", "c1", contact="lid:1", messages=[message("5")], merged_conversation_ids=["c2", "c3"])
+        )
+        assert len(await texts(store)) == 10
+        assert len(await store.list_leads(LeadFilter(tenant="default"), PageAfter(size=9))) == 1
+        assert (await store.forget("default", "lid:3", ())).messages == 10
+        for conversation_id in ("c1", "c2", "c3"):
+            with pytest.raises(Forgotten):
+                await store.record_turn(record("t6", conversation_id, contact="lid:9"))
+
+
+class TestRetention:
+    async def test_what_is_old_goes_and_what_is_alive_stays(self, store: ContextStore, clock: ManualClock) -> None:
+        old_time = clock.now_ms() - DAY_MS
+        old = message("old", "velho")
+        old.provider_time.FromMilliseconds(old_time)
+        await store.record_turn(
+            record("t1", "c1", messages=[old], parts=[], effects=[update(name="Ana"), generation(prompt_tokens=1)])
+        )
+        gone = await store.record_turn(record("t2", "c2", contact="5511", messages=[old], parts=[]))
+        clock.advance(3 * DAY_MS)
+        now = message("new", "novo")
+        now.provider_time.FromMilliseconds(clock.now_ms())
+        kept = await store.record_turn(record("t3", "c1", messages=[now], parts=[]))
+        before = clock.now_ms() - DAY_MS
+        first = await store.sweep(before, limit=1)
+        assert first.messages == 1
+        total = first.total
+        while (step := await store.sweep(before, limit=1)).total:
+            total += step.total
+        assert await texts(store) == ["novo"]
+        seen = (await store.find_conversation(query())).value
+        assert seen is not None and seen.total_messages == 2
+        assert (await store.get_lead(kept.lead_id)).name == "Ana"
+        assert await sections(store, ExportSection.CHANGES) == []
+        with pytest.raises(NotFound):
+            await store.get_lead(gone.lead_id)
+        assert [one.conversation_id for one in await store.list_conversations("default", "", PageAfter(size=9))] == [
+            "c1"
+        ]
+        assert (await store.sweep(before, limit=9)).total == 0

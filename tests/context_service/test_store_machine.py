@@ -12,9 +12,9 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from context_service.domain import LeadField, LeadPatch
 from context_service.errors import Forgotten
 from context_service.store import LeadFilter, PageAfter
-from context_service.store.sqlite import SqliteStore
 from service_kit.clock import ManualClock
 from tests.context_service.builders import message, part, query, record, update
+from tests.context_service.stores import sqlite_store
 
 PEOPLE = ("551", "552", "lid:3")
 PLACES = ("demo", "two")
@@ -43,7 +43,7 @@ class StoreMachine(RuleBasedStateMachine):
         self._open()
 
     def _open(self) -> None:
-        self.store = SqliteStore(path=Path(self.folder.name) / "context.db", clock=ManualClock())
+        self.store = sqlite_store(Path(self.folder.name) / "context.db", ManualClock())
         self.runner.run(self.store.open())
 
     def teardown(self) -> None:

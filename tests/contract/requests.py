@@ -64,8 +64,22 @@ def effects() -> list[turn_pb2.Effect]:
         interested=True,
         chosen_flow="f",
         preferences={"a": "b"},
+        do_not_contact=True,
     )
-    return [turn_pb2.Effect(lead_update=update), turn_pb2.Effect(handoff=turn_pb2.Handoff(reason="r"))]
+    made = turn_pb2.Generation(
+        model="m",
+        fallback=True,
+        prompt_tokens=3,
+        cached_tokens=2,
+        completion_tokens=1,
+        discarded_tokens=1,
+        cost_micros=1,
+    )
+    return [
+        turn_pb2.Effect(lead_update=update),
+        turn_pb2.Effect(handoff=turn_pb2.Handoff(reason="r")),
+        turn_pb2.Effect(generation=made),
+    ]
 
 
 def event(kind: str, what: Any) -> buffer_pb.EnqueueRequest:
@@ -89,6 +103,7 @@ def record(turn_id: str = "t1", effect: int = 0) -> turn_pb2.TurnRecord:
         handoff=True,
         open_time=TIME,
         end_time=TIME,
+        merged_conversation_ids=["c0"],
     )
 
 
@@ -109,6 +124,8 @@ LEAD = lead_pb2.Lead(
     create_time=TIME,
     update_time=TIME,
     needs_human=True,
+    do_not_contact=True,
+    referral=message_pb2.Referral(source_id="s", source_url="u", headline="h"),
 )
 MASK = FieldMask(
     paths=[
@@ -123,6 +140,7 @@ MASK = FieldMask(
         "preferences",
         "preferences.k",
         "needs_human",
+        "do_not_contact",
     ]
 )
 
@@ -153,14 +171,19 @@ VALID: Mapping[str, Sequence[Message]] = {
     "BufferService.GetStats": [buffer_pb.GetStatsRequest(tenant="default")],
     "ContextService.LoadContext": [
         context_pb.LoadContextRequest(
-            conversation_id="c1", scope=SCOPE, contact=CONTACT, min_version=1, history_limit=1
+            conversation_id="c1", scope=SCOPE, contact=CONTACT, min_version=1, history_limit=1, history_bytes=1
         )
     ],
     "ContextService.RecordTurn": [
         context_pb.RecordTurnRequest(record=record()),
         context_pb.RecordTurnRequest(record=record("t2", 1)),
+        context_pb.RecordTurnRequest(record=record("t3", 2)),
     ],
-    "ContextService.PutSummary": [context_pb.PutSummaryRequest(conversation_id="c1", summary="s", version=1)],
+    "ContextService.PutSummary": [
+        context_pb.PutSummaryRequest(
+            conversation_id="c1", summary="s", version=1, through_sequence=1, tokens=1, cost_micros=1
+        )
+    ],
     "ContextService.GetLead": [
         context_pb.GetLeadRequest(lead_id=LEAD_ID),
         context_pb.GetLeadRequest(contact=PHONE, tenant="default"),
@@ -183,11 +206,11 @@ VALID: Mapping[str, Sequence[Message]] = {
     "ContextService.ExportContact": [context_pb.ExportContactRequest(tenant="default", contact=PHONE)],
     "ContextService.Backup": [context_pb.BackupRequest(name="one")],
     "ContextService.ForgetContact": [
-        context_pb.ForgetContactRequest(tenant="default", contact="550", conversation_ids=["c9"])
+        context_pb.ForgetContactRequest(tenant="default", contact="550", conversation_ids=["c9"], do_not_contact=True)
     ],
     "AgentService.Summarize": [
         agent_pb.SummarizeRequest(
-            conversation_id="c1", summary="s", history=[lead_pb2.HistoryMessage(history_id="h", text="oi")]
+            conversation_id="c1", summary="s", history=[lead_pb2.HistoryMessage(history_id="h", text="oi")], lead=LEAD
         )
     ],
     "AgentService.GetAgent": [agent_pb.GetAgentRequest()],
@@ -218,9 +241,14 @@ CONTEXT = lead_pb2.ConversationContext(
             turn_id="t0",
             provider_message_id="p",
             media=[message_pb2.Media(mime_type="a/b", size_bytes=1)],
+            sequence=1,
+            fallback=True,
         )
     ],
     summary="s",
     degraded=True,
     total_messages=1,
+    summary_through=1,
+    history_cut=True,
+    usage=lead_pb2.UsageToday(conversation_tokens=1, tenant_tokens=1, conversation_cost_micros=1, tenant_cost_micros=1),
 )

@@ -137,7 +137,10 @@ OTHERWISE: tuple[tuple[str, str], ...] = (
     ("ContextService.RecordTurn * record.parts?0?.index huge", AS_VALID),
     ("ContextService.RecordTurn * record.parts?0?.attempt *", AS_VALID),
     ("ContextService.RecordTurn * record.parts?0?.provider_message_id empty", AS_VALID),
+    ("ContextService.RecordTurn * record.merged_conversation_ids missing", AS_VALID),
     ("ContextService.RecordTurn * record.effects missing", AS_VALID),
+    ("ContextService.RecordTurn 2 record.effects?0?.generation missing", "record.effects[0]"),
+    ("ContextService.RecordTurn 2 record.effects?0?.generation.model [en][mu][pl]*", AS_VALID),
     ("ContextService.RecordTurn 0 record.effects?0?.lead_update missing", "record.effects[0]"),
     ("ContextService.RecordTurn 1 record.effects?0?.handoff missing", "record.effects[0]"),
     *(
@@ -150,6 +153,7 @@ OTHERWISE: tuple[tuple[str, str], ...] = (
     ("ContextService.RecordTurn * record.end_time missing", AS_VALID),
     ("ContextService.PutSummary 0 summary nul", AS_VALID),
     ("ContextService.PutSummary 0 version huge", AS_VALID),
+    ("ContextService.PutSummary 0 through_sequence huge", AS_VALID),
     ("ContextService.GetLead 1 contact empty", "lead_id"),
     ("ContextService.ListLeads 0 stage empty", AS_VALID),
     ("ContextService.ListLeads 0 qualification_status empty", AS_VALID),
@@ -159,6 +163,7 @@ OTHERWISE: tuple[tuple[str, str], ...] = (
     # Not in the mask's reach, so not read.
     ("ContextService.UpdateLead 0 lead.phone_number *", AS_VALID),
     ("ContextService.UpdateLead 0 lead.*_time *", AS_VALID),
+    ("ContextService.UpdateLead 0 lead.referral*", AS_VALID),
     *(
         (f"ContextService.UpdateLead 0 lead.{field} {kind}", AS_VALID)
         for field in ("name", "email", "chosen_flow")

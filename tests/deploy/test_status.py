@@ -57,6 +57,7 @@ def test_everything_up_fits_one_screen(tmp_path: Path) -> None:
         console={
             "last_webhook_ms": {"evolution": 99_988_000},
             "refused": {"too_large": 1, "bad_token": 2},
+            "context": {"trust": "out", "out_s": 75.2},
             "provider_states": {"loja-1": "close"},
         },
         agent=agent_service_pb2.GetAgentResponse(
@@ -74,7 +75,8 @@ def test_everything_up_fits_one_screen(tmp_path: Path) -> None:
         "Conversations  turns waiting 1, running 2 · messages pending 3 · paused 4 (the oldest for 2 h)"
         " · needs a human 8",
         "Bursts         replies per burst 1.25 · held 0.4 s on average · restarts 3 (strategy preempt)",
-        "Trouble        dead letters 5 · unrecorded 6 · quarantined 7 · fate unknown 9",
+        "Trouble        answering without context for 1 min · dead letters 5 · unrecorded 6 · quarantined 7"
+        " · fate unknown 9",
         "Agent          ready · model playbook, free of charge · persona demo-solar (Sol)",
     ]
 

@@ -11,7 +11,7 @@ from typing import Any
 from agentic_sdr.agent.v1 import agent_service_pb2 as agent_pb
 from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
 from agentic_sdr.common.v1 import turn_pb2
-from tests.ingress.test_turn_runner import Rig, done, rig, text
+from tests.ingress.test_turn_runner import Rig, changes, done, made, rig, text
 
 
 def note(words: str) -> agent_pb.RespondResponse:
@@ -84,5 +84,30 @@ async def test_what_a_discarded_generation_wanted_to_change_leaves_no_trace(tmp_
         await r.until(lambda: bool(r.finished))
         lane = await r.lane(result.conversation_id)
         assert r.provider.sent == ["a resposta"]
-        assert [e for record in r.context.records for e in record.effects] == []
+        assert [e for record in r.context.records for e in changes(record)] == []
         assert lane.state == pb.LANE_STATE_IDLE, "the discarded hand-over would have paused it"
+
+
+async def test_what_was_thrown_away_is_counted_with_the_reply_that_was_kept(tmp_path: Path) -> None:
+    """Budgets were kept by what was sent: a lead who writes in pieces cost three times what anybody saw."""
+    async with rig(tmp_path, SDR_BUFFER_COMMIT_HOLD_MS="300") as r:
+
+        async def reply(begin: agent_pb.Begin, context: Any) -> AsyncIterator[agent_pb.RespondResponse]:
+            if len(begin.messages) == 1:
+                yield text("12345678")
+                await asyncio.sleep(5)
+            yield text("oi!")
+            usage = agent_pb.Usage(prompt_tokens=100, cached_tokens=60, completion_tokens=3, cost_micros=7)
+            yield agent_pb.RespondResponse(usage=usage)
+            yield agent_pb.RespondResponse(done=agent_pb.Done(reason=agent_pb.Done.REASON_STOP, model="openai:x"))
+
+        r.agent.reply = reply
+        await r.write("oi")
+        await r.until(lambda: bool(r.runner.held_turns) and len(r.agent.begins) == 1)
+        await asyncio.sleep(0.1)
+        await r.write("tudo bem?")
+        await r.until(lambda: bool(r.finished))
+        account = made(r.context.records[0])
+        assert (account.model, account.fallback) == ("openai:x", False)
+        assert (account.prompt_tokens, account.cached_tokens, account.completion_tokens) == (100, 60, 3)
+        assert (account.cost_micros, account.discarded_tokens) == (7, 2 + 100)

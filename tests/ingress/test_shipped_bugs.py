@@ -20,7 +20,7 @@ from ingress.settings import IngressSettings
 from ingress.turn_runner import TurnRunner
 from service_kit.clock import SystemClock
 from service_kit.settings import load
-from tests.ingress.test_turn_runner import CONTACT, HONEST, SCOPE, Rig, done, rig, text
+from tests.ingress.test_turn_runner import CONTACT, HONEST, SCOPE, Rig, changes, done, rig, text
 
 both = pytest.mark.parametrize("strategy", ["enqueue", "preempt"])
 
@@ -180,7 +180,7 @@ async def test_the_lease_expires_in_mid_turn(tmp_path: Path, strategy: str, monk
             await r.until(lambda: bool(r.finished))
         assert r.provider.sent == ["resposta 2"]
         [record] = r.context.records
-        assert [e.lead_update.name for e in record.effects] == ["nome 2"]
+        assert [e.lead_update.name for e in changes(record)] == ["nome 2"]
 
 
 @both
@@ -256,7 +256,7 @@ async def test_discarded_speculation_wrote_state(tmp_path: Path) -> None:
         assert r.provider.sent == ["de 3"]
         assert not any(begin.said_effects or begin.said for begin in r.agent.begins)
         [record] = r.context.records
-        assert [e.lead_update.name or e.handoff.reason for e in record.effects] == ["de 3", "de 3"]
+        assert [e.lead_update.name or e.handoff.reason for e in changes(record)] == ["de 3", "de 3"]
         kept = (await r.lane(result.conversation_id)).ended_turns[0]
         assert [p.text for p in kept.parts] == ["de 3"]
 

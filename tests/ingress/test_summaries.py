@@ -19,6 +19,7 @@ from agentic_sdr.common.v1 import lead_pb2, message_pb2
 from agentic_sdr.context.v1 import context_service_pb2 as context_pb
 from agentic_sdr.context.v1 import context_service_pb2_grpc
 from ingress import summaries
+from ingress.context_link import ContextLink
 from ingress.generation import ContextLoader, Progress, Request, generate
 from ingress.reply_parts import PartCutter
 from ingress.services import Services
@@ -258,7 +259,8 @@ async def test_a_summary_that_hangs_keeps_no_turn_waiting(tmp_path: Path, monkey
             await r.write(f"e aí {number}")
             await r.until(lambda: len(r.finished) == number + 2)  # noqa: B023
         assert len(r.provider.sent) == 4 and context.puts == []
-        # Closing the runner, at the end, gives the summary up; a task that stayed would fail the test.
+        await r.runner.close()
+        await r.until(lambda: agent.given_up == 1)
 
 
 async def test_the_end_of_a_generation_tells_how_it_was_made_and_what_it_cost(tmp_path: Path) -> None:
@@ -276,7 +278,7 @@ async def test_the_end_of_a_generation_tells_how_it_was_made_and_what_it_cost(tm
         await generate(
             services,
             Request(assign=assign, messages=[]),
-            ContextLoader(services, assign, timeout_s=5),
+            ContextLoader(ContextLink(services.context, load_timeout_s=5), assign),
             cutter=PartCutter(max_chars=600, max_parts=5),
             timeout_s=5,
             on_context=lambda _: None,

@@ -138,6 +138,17 @@ class ProviderStandIn(ConsoleProvider):
         self.typings += 1
 
 
+def changes(record: turn_pb2.TurnRecord) -> list[turn_pb2.Effect]:
+    """What the turn wanted to change, without the account of how it was made."""
+    return [one for one in record.effects if one.WhichOneof("effect") != "generation"]
+
+
+def made(record: turn_pb2.TurnRecord) -> turn_pb2.Generation:
+    """How the reply was made; there is one account."""
+    [account] = [one.generation for one in record.effects if one.WhichOneof("effect") == "generation"]
+    return account
+
+
 @dataclass
 class Rig:
     """Everything of one test."""
@@ -172,9 +183,9 @@ class Rig:
 
 
 @asynccontextmanager
-async def rig(tmp_path: Path, **environ: str) -> AsyncIterator[Rig]:
+async def rig(tmp_path: Path, *, context: ContextStandIn | None = None, **environ: str) -> AsyncIterator[Rig]:
     environ = {"SDR_DATA_DIR": str(tmp_path), "SDR_BUFFER_QUIET_MS": "20", "SDR_BUFFER_COMMIT_HOLD_MS": "0", **environ}
-    agent, context, provider = Agent(), ContextStandIn(), ProviderStandIn()
+    agent, context, provider = Agent(), context or ContextStandIn(), ProviderStandIn()
 
     def add(server: grpc.aio.Server) -> None:
         agent_service_pb2_grpc.add_AgentServiceServicer_to_server(agent, server)
@@ -256,6 +267,7 @@ async def test_a_model_that_always_fails_ends_in_the_honest_sentence(tmp_path: P
         result = await r.write("oi")
         await r.until(lambda: bool(r.finished))
         assert r.provider.sent == [HONEST]
+        assert made(r.context.records[0]).fallback, "it is no knowledge"
         lane = await r.lane(result.conversation_id)
         assert lane.needs_human and lane.state == pb.LANE_STATE_IDLE
 
@@ -451,7 +463,7 @@ async def test_what_a_failed_generation_wanted_to_change_leaves_no_trace(tmp_pat
         result = await r.write("oi")
         await r.until(lambda: bool(r.finished))
         assert not r.agent.begins[1].said_effects
-        assert not r.context.records[0].effects
+        assert not changes(r.context.records[0])
         assert (await r.lane(result.conversation_id)).state == pb.LANE_STATE_IDLE
 
 

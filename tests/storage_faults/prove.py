@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import sys
 import tempfile
@@ -10,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.storage_faults.history import judge_all
 from tests.storage_faults.trials import deaths, power_losses
 
 
@@ -46,6 +48,17 @@ def rows(trials: int) -> Iterator[dict[str, Any]]:
         "faults": len(found),
         "in_flight": len(found),
         "violations": sum(len(problems) for _, _, problems in found),
+    }
+    with tempfile.TemporaryDirectory(prefix="deaths-") as base:
+        judged = asyncio.run(judge_all(Path(base)))
+    yield {
+        "promise": "I1",
+        "what": "a recorded turn is whole or absent, and the retry completes it once",
+        "test": "kill at every statement, write and sync of one RecordTurn, with and without power loss",
+        "operations": 2 * len(judged),
+        "faults": len(judged),
+        "in_flight": len(judged),
+        "violations": sum(bool(problem) for problem in judged),
     }
 
 

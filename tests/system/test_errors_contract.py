@@ -26,7 +26,7 @@ from agentic_sdr.common.v1 import error_reason_pb2, lead_pb2, message_pb2
 from agentic_sdr.context.v1 import context_service_pb2 as context_pb
 from agentic_sdr.context.v1.context_service_pb2_grpc import ContextServiceStub
 from context_service.app import ContextApp
-from context_service.lookups import ContextLoader
+from context_service.lookups import Contexts
 from context_service.settings import ContextSettings
 from service_kit import backups, errors
 from service_kit.durations import ms_to_duration
@@ -215,7 +215,7 @@ async def something_unexpected(world: World) -> Seen:
         raise RuntimeError("dsn=postgres://secret")
 
     async with world.context() as (stub, _):
-        world.patch.setattr(ContextLoader, "load", broken)
+        world.patch.setattr(Contexts, "load", broken)
         seen = await refused(stub.LoadContext(load(), timeout=5))
         assert "secret" not in seen.message
         return seen
@@ -368,9 +368,9 @@ async def a_summary_that_is_older_than_the_one_there(world: World) -> Seen:
     async with world.context() as (stub, _):
         for turn_id in ("t1", "t2"):
             await stub.RecordTurn(context_pb.RecordTurnRequest(record=turn(turn_id)), timeout=5)
-        newer = context_pb.PutSummaryRequest(conversation_id="c1", summary="nova", version=2)
+        newer = context_pb.PutSummaryRequest(conversation_id="c1", summary="nova", version=2, through_sequence=4)
         await stub.PutSummary(newer, timeout=5)
-        older = context_pb.PutSummaryRequest(conversation_id="c1", summary="velha", version=1)
+        older = context_pb.PutSummaryRequest(conversation_id="c1", summary="velha", version=2, through_sequence=2)
         return await refused(stub.PutSummary(older, timeout=5))
 
 
@@ -422,7 +422,7 @@ async def a_made_up_page_of_leads(world: World) -> Seen:
 
 @case("MODEL_FAILED")
 async def a_model_that_breaks(world: World) -> Seen:
-    async def broken(*_: object) -> AsyncIterator[None]:
+    async def broken(*_: object, **__: object) -> AsyncIterator[None]:
         raise RuntimeError("secret")
         yield
 

@@ -314,7 +314,8 @@ def test_the_context_by_hand(services: Services) -> None:
     assert services.call("context/RecordTurn", {"record": record}) == recorded | {"duplicate": True}
     lead_id = recorded["lead_id"]
 
-    assert services.call("context/PutSummary", {"conversation_id": "c-1", "summary": "Ana.", "version": 1}) == {}
+    summary = {"conversation_id": "c-1", "summary": "Ana.", "version": 1, "through_sequence": 1}
+    assert services.call("context/PutSummary", summary) == {}
     where = {"conversation_id": "c-1", "scope": SCOPE, "contact": PERSON, "min_version": 1}
     context = services.call("context/LoadContext", where)["context"]
     assert (context["lead"]["name"], context["summary"], context["version"]) == ("Ana", "Ana.", "1")

@@ -1,0 +1,1 @@
+"""Conversations again: recorded ones against another persona or model, scripted ones as a regression suite."""

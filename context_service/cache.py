@@ -1,0 +1,185 @@
+"""What was looked up, kept for the next turn. Pure: instants are arguments, and nothing here waits.
+
+Three rules keep it from ever telling what was true before the last recorded turn:
+
+1. An entry carries the conversation's version, and a reader says which version it must not be older than.
+2. What was asked of the store before a write of the same conversation or lead ended is not kept (`Ticket`).
+3. An entry goes after `ttl_s`, because others may change the database too, and when the day changes.
+"""
+
+from collections import OrderedDict, defaultdict
+from dataclasses import dataclass
+
+from context_service.domain import After, ContextQuery, Conversation, HistoryMessage, Lead, UsageToday
+
+_ROW_BYTES = 400
+
+
+@dataclass(frozen=True, kw_only=True)
+class Snapshot:
+    """Lead, conversation and the latest messages, as the store had them at one version (0: nothing is recorded)."""
+
+    lead: Lead | None
+    conversation: Conversation | None
+    history: tuple[HistoryMessage, ...]
+    usage: UsageToday
+    version: int
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Ticket:
+    """Something that the store was asked, when, and how many writes had ended by then."""
+
+    began_s: float
+    day: str
+    writes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    snapshot: Snapshot
+    query: ContextQuery
+    until_s: float
+    day: str
+    size: int
+
+
+class ContextCache:
+    """Bounded by entries and bytes; the least recently used goes first. Instants are monotonic seconds."""
+
+    def __init__(self, *, max_entries: int, max_bytes: int, ttl_s: float) -> None:
+        self._max_entries = max_entries
+        self._max_bytes = max_bytes
+        self._ttl_s = ttl_s
+        self._entries: OrderedDict[str, _Entry] = OrderedDict()
+        self._of_lead: defaultdict[str, set[str]] = defaultdict(set)
+        self._tickets: OrderedDict[Ticket, None] = OrderedDict()
+        self._writes = 0
+        self._written: OrderedDict[str, int] = OrderedDict()
+        self.bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, query: ContextQuery, *, min_version: int, now_s: float, day: str) -> Snapshot | None:
+        """The snapshot, if it is known for just this question, new enough and not too old."""
+        entry = self._entries.get(query.conversation_id)
+        if entry is None or not _answers(entry, query):
+            return None
+        if now_s >= entry.until_s or day != entry.day:
+            self._remove(query.conversation_id)
+            return None
+        if entry.snapshot.version < min_version:
+            return None
+        self._entries.move_to_end(query.conversation_id)
+        return entry.snapshot
+
+    # ---- what the store answers
+
+    def begin(self, *, now_s: float, day: str) -> Ticket:
+        """The store is asked; the ticket has to come back to `keep`, `recorded` or `give_up`."""
+        ticket = Ticket(began_s=now_s, day=day, writes=self._writes)
+        self._tickets[ticket] = None
+        return ticket
+
+    def keep(self, ticket: Ticket, query: ContextQuery, snapshot: Snapshot) -> None:
+        """What a lookup found, unless it was written meanwhile."""
+        known = self._entries.get(query.conversation_id)
+        fresh = self._is_fresh(ticket, query.conversation_id, snapshot.lead)
+        self.give_up(ticket)
+        if fresh and (known is None or known.snapshot.version <= snapshot.version):
+            self._put(ticket, query, snapshot)
+
+    def give_up(self, ticket: Ticket) -> None:
+        """The store did not answer, or what it said was kept."""
+        del self._tickets[ticket]
+        oldest = next(iter(self._tickets)).writes if self._tickets else self._writes
+        while self._written and next(iter(self._written.values())) <= oldest:
+            self._written.popitem(last=False)
+
+    def recorded(self, ticket: Ticket, conversation_id: str, after: After | None) -> None:
+        """A turn was recorded. Without knowing what it left behind, or out of order, the entry goes."""
+        known = self._entries.get(conversation_id)
+        fresh = after is not None and self._is_fresh(ticket, conversation_id, after.lead)
+        self.give_up(ticket)
+        self.drop(conversation_id)
+        if after is None:
+            return
+        self.drop_lead(after.lead.lead_id)
+        in_order = known is not None and known.snapshot.version == after.conversation.version - 1
+        if known is None or not in_order or not fresh or ticket.day != known.day:
+            return
+        snapshot = Snapshot(
+            lead=after.lead,
+            conversation=after.conversation,
+            history=(*known.snapshot.history, *after.messages)[-known.query.history_limit :],
+            usage=after.usage,
+            version=after.conversation.version,
+        )
+        self._put(ticket, known.query, snapshot)
+
+    # ---- writes
+
+    def drop(self, *conversation_ids: str) -> None:
+        """Something of these conversations was written, or may have been."""
+        for conversation_id in conversation_ids:
+            self._note_write(f"conversation:{conversation_id}")
+            self._remove(conversation_id)
+
+    def drop_lead(self, lead_id: str) -> None:
+        """A lead was written: every conversation that shows it."""
+        self._note_write(f"lead:{lead_id}")
+        for conversation_id in tuple(self._of_lead.get(lead_id, ())):
+            self._remove(conversation_id)
+
+    def lead_of(self, conversation_id: str) -> str:
+        """The lead that an entry shows; empty when there is none."""
+        entry = self._entries.get(conversation_id)
+        return entry.snapshot.lead.lead_id if entry and entry.snapshot.lead else ""
+
+    def _note_write(self, what: str) -> None:
+        self._writes += 1
+        if self._tickets:
+            self._written[what] = self._writes
+            self._written.move_to_end(what)
+
+    def _is_fresh(self, ticket: Ticket, conversation_id: str, lead: Lead | None) -> bool:
+        names = [f"conversation:{conversation_id}", *([f"lead:{lead.lead_id}"] if lead else [])]
+        return all(self._written.get(name, 0) <= ticket.writes for name in names)
+
+    def _put(self, ticket: Ticket, query: ContextQuery, snapshot: Snapshot) -> None:
+        self._remove(query.conversation_id)
+        size, until_s = _size(snapshot), ticket.began_s + self._ttl_s
+        entry = _Entry(snapshot=snapshot, query=query, until_s=until_s, day=ticket.day, size=size)
+        self._entries[query.conversation_id] = entry
+        self.bytes += size
+        if snapshot.lead is not None:
+            self._of_lead[snapshot.lead.lead_id].add(query.conversation_id)
+        while self._entries and (len(self._entries) > self._max_entries or self.bytes > self._max_bytes):
+            self._remove(next(iter(self._entries)))
+
+    def _remove(self, conversation_id: str) -> None:
+        entry = self._entries.pop(conversation_id, None)
+        if entry is None:
+            return
+        self.bytes -= entry.size
+        if entry.snapshot.lead is not None:
+            conversations = self._of_lead[entry.snapshot.lead.lead_id]
+            conversations.discard(conversation_id)
+            if not conversations:
+                del self._of_lead[entry.snapshot.lead.lead_id]
+
+
+def _answers(entry: _Entry, query: ContextQuery) -> bool:
+    """Whether a lookup would have been the same. The person's names matter only until there is a conversation."""
+    kept = entry.query
+    same = (kept.scope.tenant, kept.history_limit) == (query.scope.tenant, query.history_limit)
+    return same and (entry.snapshot.version > 0 or kept.contact.all_aliases == query.contact.all_aliases)
+
+
+def _size(snapshot: Snapshot) -> int:
+    """Bytes in memory, roughly."""
+    texts = sum(len(line.text.encode()) + _ROW_BYTES * (1 + len(line.media)) for line in snapshot.history)
+    summary = len(snapshot.conversation.summary.encode()) if snapshot.conversation else 0
+    facts = sum(len(key) + len(value) for key, value in snapshot.lead.preferences.items()) if snapshot.lead else 0
+    return 4 * _ROW_BYTES + texts + summary + facts

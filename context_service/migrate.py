@@ -1,0 +1,120 @@
+"""`make migrate`: brings the database of a Supabase project to the schema of this version.
+
+    SUPABASE_DB_URL=postgresql://… python -m context_service.migrate
+    python -m context_service.migrate --print [--from N]     # the same as SQL, for the project's SQL editor
+
+Each migration is one transaction; nothing is done twice, and two that run at once wait for each other.
+"""
+
+import argparse
+import sys
+from typing import TYPE_CHECKING
+
+from context_service.migrations import BOOTSTRAP, Migration, migrations
+from context_service.settings import SupabaseSettings
+from service_kit.settings import ConfigurationError, load
+
+if TYPE_CHECKING:
+    import psycopg
+
+_LOCK = 7_241_533
+_RELOAD = "NOTIFY pgrst, 'reload schema'"
+
+
+class MigrationError(Exception):
+    """The database cannot be brought to this version; the text says why, and what was done until then."""
+
+
+def main() -> int:
+    """0 when the schema is that of this version."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--print", action="store_true", dest="only_print", help="write the SQL instead of running it")
+    parser.add_argument("--from", type=int, default=0, dest="after", metavar="N", help="with --print: N are applied")
+    parser.add_argument("--status", action="store_true", help="say what would be done")
+    given = parser.parse_args()
+    if given.only_print:
+        print(script(after=given.after))
+        return 0
+    try:
+        url = load(SupabaseSettings).supabase_db_url.get_secret_value()
+        if not url:
+            raise ConfigurationError(
+                "SUPABASE_DB_URL is not set. It is under Project Settings > Database > Connection string (URI); "
+                "or run the SQL of `make migrate ARGS=--print` in the project's SQL editor."
+            )
+        with _connect(url) as connection:
+            done = pending(connection) if given.status else migrate(connection)
+    except (ConfigurationError, MigrationError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    verb = "to be applied" if given.status else "applied"
+    print("\n".join(f"{one.name} {verb}" for one in done) or "Nothing to do.")
+    print(f"Schema version {len(migrations())}.")
+    return 0
+
+
+def migrate(connection: "psycopg.Connection") -> tuple[Migration, ...]:
+    """Apply what is missing, and say what that was. Raises MigrationError; what was applied before stays."""
+    import psycopg
+
+    connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
+    try:
+        todo = pending(connection)
+        for one in todo:
+            try:
+                with connection.transaction():
+                    connection.execute(one.sql.encode())
+                    connection.execute(
+                        "INSERT INTO public.sdr_migrations (version, name, digest) VALUES (%s, %s, %s)",
+                        (one.version, one.name, one.digest),
+                    )
+            except psycopg.Error as error:
+                raise MigrationError(f"{one.name} failed, and nothing of it was kept: {error}") from error
+        connection.execute(_RELOAD)
+        return todo
+    finally:
+        connection.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
+
+
+def pending(connection: "psycopg.Connection") -> tuple[Migration, ...]:
+    """What is missing. Raises MigrationError when the database is newer, or was migrated with other files."""
+    known = migrations()
+    connection.execute(BOOTSTRAP)
+    applied = connection.execute("SELECT version, name, digest FROM public.sdr_migrations ORDER BY version").fetchall()
+    if len(applied) > len(known):
+        raise MigrationError(
+            f"The database has schema version {len(applied)}, newer than the {len(known)} of this version."
+        )
+    for (version, name, digest), one in zip(applied, known, strict=False):
+        if (version, digest) != (one.version, one.digest):
+            raise MigrationError(f"Migration {version} ({name}) was applied from another file than {one.name}.sql.")
+    return known[len(applied) :]
+
+
+def script(*, after: int = 0) -> str:
+    """The migrations after that version as one script."""
+    lines = ["BEGIN;", BOOTSTRAP.strip()]
+    for one in migrations()[after:]:
+        lines += [
+            f"-- {one.name}",
+            one.sql.strip(),
+            f"INSERT INTO public.sdr_migrations (version, name, digest) VALUES "
+            f"({one.version}, '{one.name}', '{one.digest}');",
+        ]
+    return "\n\n".join([*lines, f"{_RELOAD};", "COMMIT;"])
+
+
+def _connect(url: str) -> "psycopg.Connection":
+    try:
+        import psycopg
+    except ImportError:
+        raise ConfigurationError("psycopg is not installed: pip install 'agentic-sdr[migrate]'") from None
+    try:
+        # Of a URL with a password, psycopg's errors tell the host and the user at most.
+        return psycopg.connect(url, autocommit=True, connect_timeout=10)
+    except psycopg.Error as error:
+        raise ConfigurationError(f"The database cannot be reached: {error}") from None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,240 @@
+-- Tenants, places, order, delivery, versions, turns, aliases, audit. Additive: nothing is renamed or dropped but
+-- constraints that would refuse what the product stores.
+
+-- ---- columns that get wider
+
+ALTER TABLE public.leads ALTER COLUMN phone_number TYPE text, ALTER COLUMN chosen_flow TYPE text;
+ALTER TABLE public.conversations ALTER COLUMN session_id TYPE text, ALTER COLUMN phone_number TYPE text;
+ALTER TABLE public.messages ALTER COLUMN media_type TYPE text, ALTER COLUMN message_type TYPE text,
+    ALTER COLUMN sender TYPE text;
+
+-- Instants are in UTC and exact to the millisecond: pages go on after an instant, and what is told is what is compared.
+DO $$
+DECLARE
+    one record;
+BEGIN
+    FOR one IN
+        SELECT table_name, column_name, data_type FROM information_schema.columns
+        WHERE table_schema = 'public' AND table_name IN ('leads', 'conversations', 'messages')
+          AND column_name IN ('last_interaction', 'started_at', 'created_at', 'updated_at')
+    LOOP
+        EXECUTE format(
+            'ALTER TABLE public.%I ALTER COLUMN %I TYPE timestamptz(3) USING %s', one.table_name, one.column_name,
+            CASE WHEN one.data_type = 'timestamp without time zone'
+                THEN format('%I AT TIME ZONE ''UTC''', one.column_name) ELSE format('%I', one.column_name) END
+        );
+    END LOOP;
+    -- The offers of one business, and one lead per phone over all businesses.
+    FOR one IN
+        SELECT conname, conrelid::regclass AS owner FROM pg_constraint
+        WHERE conrelid = 'public.leads'::regclass
+          AND (contype = 'c' AND pg_get_constraintdef(oid) ILIKE '%chosen_flow%'
+            OR contype = 'u' AND pg_get_constraintdef(oid) = 'UNIQUE (phone_number)')
+    LOOP
+        EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', one.owner, one.conname);
+    END LOOP;
+END $$;
+
+-- ---- leads
+
+ALTER TABLE public.leads
+    ADD COLUMN row_id         bigint GENERATED ALWAYS AS IDENTITY,
+    ADD COLUMN tenant         text NOT NULL DEFAULT 'default',
+    ADD COLUMN display_name   text NOT NULL DEFAULT '',
+    ADD COLUMN referral       jsonb,
+    ADD COLUMN needs_human    boolean NOT NULL DEFAULT false,
+    ADD COLUMN do_not_contact boolean NOT NULL DEFAULT false;
+UPDATE public.leads SET
+    current_stage = coalesce(current_stage, 'INITIAL_CONTACT'),
+    qualification_score = coalesce(qualification_score, 0),
+    qualification_status = coalesce(qualification_status, 'PENDING'),
+    preferences = coalesce(preferences, '{}'),
+    created_at = coalesce(created_at, now()),
+    updated_at = coalesce(updated_at, created_at, now());
+ALTER TABLE public.leads
+    ALTER COLUMN current_stage SET NOT NULL, ALTER COLUMN current_stage SET DEFAULT 'INITIAL_CONTACT',
+    ALTER COLUMN qualification_score SET NOT NULL, ALTER COLUMN qualification_score SET DEFAULT 0,
+    ALTER COLUMN qualification_status SET NOT NULL, ALTER COLUMN qualification_status SET DEFAULT 'PENDING',
+    ALTER COLUMN preferences SET NOT NULL, ALTER COLUMN preferences SET DEFAULT '{}',
+    ALTER COLUMN created_at SET NOT NULL, ALTER COLUMN created_at SET DEFAULT now(),
+    ALTER COLUMN updated_at SET NOT NULL, ALTER COLUMN updated_at SET DEFAULT now(),
+    ADD CONSTRAINT leads_one_per_contact UNIQUE (tenant, phone_number);
+CREATE INDEX leads_latest ON public.leads (tenant, updated_at DESC, id DESC);
+
+CREATE TABLE public.lead_aliases (
+    row_id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tenant     text NOT NULL,
+    alias      text NOT NULL,
+    lead_id    uuid NOT NULL REFERENCES public.leads (id) ON DELETE CASCADE,
+    created_at timestamptz(3) NOT NULL,
+    UNIQUE (tenant, alias)
+);
+CREATE INDEX lead_aliases_lead ON public.lead_aliases (lead_id);
+-- How the buffer will call the people who are there. Of two leads with one number the older one has the name.
+INSERT INTO public.lead_aliases (tenant, alias, lead_id, created_at)
+SELECT DISTINCT ON (alias) 'default', alias, id, now()
+FROM (
+    SELECT id, created_at, CASE
+        WHEN phone_number ~ '^(lid|bsuid|phone):' THEN phone_number
+        WHEN digits ~ '^55[1-9][1-9][6-9]\d{7}$' THEN 'phone:' || left(digits, 4) || '9' || right(digits, 8)
+        WHEN digits <> '' THEN 'phone:' || digits
+    END AS alias
+    FROM (
+        SELECT id, created_at, phone_number, regexp_replace(split_part(phone_number, '@', 1), '\D', '', 'g') AS digits
+        FROM public.leads
+    ) AS numbered
+) AS named
+WHERE alias IS NOT NULL
+ORDER BY alias, created_at, id;
+
+CREATE TABLE public.lead_changes (
+    row_id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    lead_id    uuid NOT NULL REFERENCES public.leads (id) ON DELETE CASCADE,
+    field      text NOT NULL,
+    old_value  text,
+    new_value  text,
+    changed_by text NOT NULL,
+    changed_at timestamptz(3) NOT NULL
+);
+CREATE INDEX lead_changes_of_lead ON public.lead_changes (lead_id);
+CREATE INDEX lead_changes_by_age ON public.lead_changes (changed_at);
+
+-- ---- conversations: session_id is the buffer's conversation_id. An empty channel marks one from before, which goes on
+-- under a new id when its lead writes again.
+
+ALTER TABLE public.conversations
+    ADD COLUMN row_id          bigint GENERATED ALWAYS AS IDENTITY,
+    ADD COLUMN tenant          text NOT NULL DEFAULT 'default',
+    ADD COLUMN channel         text NOT NULL DEFAULT '',
+    ADD COLUMN instance        text NOT NULL DEFAULT '',
+    ADD COLUMN needs_human     boolean NOT NULL DEFAULT false,
+    ADD COLUMN version         bigint NOT NULL DEFAULT 0,
+    ADD COLUMN summary         text NOT NULL DEFAULT '',
+    ADD COLUMN summary_version bigint NOT NULL DEFAULT 0,
+    ADD COLUMN summary_through bigint NOT NULL DEFAULT 0;
+-- Amnesia had its cause here: conversations that were never linked to their lead.
+UPDATE public.conversations SET lead_id = leads.id FROM public.leads
+WHERE conversations.lead_id IS NULL AND conversations.phone_number = leads.phone_number;
+UPDATE public.conversations SET
+    status = CASE WHEN upper(status) IN ('ACTIVE', 'PAUSED', 'COMPLETED', 'ARCHIVED') AND lead_id IS NOT NULL
+        THEN upper(status) ELSE 'ARCHIVED' END,
+    current_stage = coalesce(current_stage, 'INITIAL_CONTACT'),
+    phone_number = coalesce(phone_number, ''),
+    metadata = coalesce(metadata, '{}'),
+    started_at = coalesce(started_at, created_at, now()),
+    created_at = coalesce(created_at, now()),
+    updated_at = coalesce(updated_at, created_at, now());
+UPDATE public.conversations SET status = 'COMPLETED'
+WHERE status IN ('ACTIVE', 'PAUSED') AND EXISTS (
+    SELECT FROM public.conversations AS newer
+    WHERE newer.lead_id = conversations.lead_id AND newer.status IN ('ACTIVE', 'PAUSED')
+      AND (newer.updated_at, newer.id) > (conversations.updated_at, conversations.id)
+);
+UPDATE public.conversations SET is_active = status IN ('ACTIVE', 'PAUSED');
+ALTER TABLE public.conversations
+    ALTER COLUMN status SET NOT NULL, ALTER COLUMN status SET DEFAULT 'ACTIVE',
+    ALTER COLUMN is_active SET NOT NULL, ALTER COLUMN is_active SET DEFAULT true,
+    ALTER COLUMN current_stage SET NOT NULL, ALTER COLUMN current_stage SET DEFAULT 'INITIAL_CONTACT',
+    ALTER COLUMN phone_number SET NOT NULL,
+    ALTER COLUMN metadata SET NOT NULL, ALTER COLUMN metadata SET DEFAULT '{}',
+    ALTER COLUMN started_at SET NOT NULL, ALTER COLUMN started_at SET DEFAULT now(),
+    ALTER COLUMN created_at SET NOT NULL, ALTER COLUMN created_at SET DEFAULT now(),
+    ALTER COLUMN updated_at SET NOT NULL, ALTER COLUMN updated_at SET DEFAULT now(),
+    ADD CONSTRAINT conversations_known_status CHECK (status IN ('ACTIVE', 'PAUSED', 'COMPLETED', 'ARCHIVED'));
+CREATE UNIQUE INDEX conversations_one_open ON public.conversations (lead_id, channel, instance)
+    WHERE status IN ('ACTIVE', 'PAUSED');
+CREATE INDEX conversations_latest ON public.conversations (tenant, updated_at DESC, session_id DESC);
+CREATE INDEX conversations_of_lead ON public.conversations (lead_id, updated_at DESC, session_id DESC);
+
+CREATE TABLE public.merged_conversations (
+    row_id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    conversation_id text NOT NULL UNIQUE,
+    tenant          text NOT NULL,
+    into_id         uuid NOT NULL REFERENCES public.conversations (id) ON DELETE CASCADE,
+    merged_at       timestamptz(3) NOT NULL
+);
+CREATE INDEX merged_conversations_into ON public.merged_conversations (into_id);
+
+CREATE TABLE public.forgotten_conversations (
+    conversation_id text PRIMARY KEY,
+    tenant          text NOT NULL,
+    forgotten_at    timestamptz(3) NOT NULL
+);
+
+CREATE TABLE public.do_not_contact (
+    tenant       text NOT NULL,
+    contact_hash text NOT NULL,
+    created_at   timestamptz(3) NOT NULL,
+    PRIMARY KEY (tenant, contact_hash)
+);
+
+-- ---- messages: the sequence is what orders a conversation; clocks step back, and have a resolution of a second
+
+ALTER TABLE public.messages
+    ADD COLUMN row_id              bigint GENERATED ALWAYS AS IDENTITY,
+    ADD COLUMN tenant              text NOT NULL DEFAULT 'default',
+    ADD COLUMN channel             text NOT NULL DEFAULT '',
+    ADD COLUMN instance            text NOT NULL DEFAULT '',
+    ADD COLUMN sequence            bigint NOT NULL DEFAULT 0,
+    ADD COLUMN details             jsonb,
+    ADD COLUMN turn_id             text NOT NULL DEFAULT '',
+    ADD COLUMN provider_message_id text NOT NULL DEFAULT '',
+    ADD COLUMN delivery_state      text NOT NULL DEFAULT '' CHECK (delivery_state IN ('', 'sent', 'unknown')),
+    ADD COLUMN fallback            boolean NOT NULL DEFAULT false;
+UPDATE public.messages SET sequence = numbered.place, content = coalesce(content, ''),
+    created_at = coalesce(messages.created_at, now())
+FROM (
+    SELECT id, row_number() OVER (PARTITION BY conversation_id ORDER BY created_at, row_id) AS place FROM public.messages
+) AS numbered
+WHERE numbered.id = messages.id;
+UPDATE public.conversations SET total_messages = counted.total, version = 1
+FROM (SELECT conversation_id, count(*) AS total FROM public.messages GROUP BY conversation_id) AS counted
+WHERE counted.conversation_id = conversations.id;
+UPDATE public.conversations SET total_messages = coalesce(total_messages, 0);
+ALTER TABLE public.conversations ALTER COLUMN total_messages SET NOT NULL, ALTER COLUMN total_messages SET DEFAULT 0;
+ALTER TABLE public.messages
+    ALTER COLUMN content SET NOT NULL,
+    ALTER COLUMN created_at SET NOT NULL, ALTER COLUMN created_at SET DEFAULT now();
+CREATE UNIQUE INDEX messages_in_order ON public.messages (conversation_id, sequence) WHERE conversation_id IS NOT NULL;
+CREATE UNIQUE INDEX messages_once ON public.messages (tenant, channel, instance, provider_message_id)
+    WHERE provider_message_id <> '';
+CREATE INDEX messages_by_age ON public.messages (created_at);
+
+-- ---- turns, and what they cost
+
+CREATE TABLE public.turns (
+    row_id            bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    turn_id           text NOT NULL UNIQUE,
+    tenant            text NOT NULL,
+    conversation_id   uuid NOT NULL REFERENCES public.conversations (id) ON DELETE CASCADE,
+    lead_id           uuid NOT NULL,
+    version           bigint NOT NULL,
+    kind              text NOT NULL,
+    truncated         boolean NOT NULL,
+    needs_human       boolean NOT NULL,
+    handoff           boolean NOT NULL,
+    opened_at         timestamptz(3) NOT NULL,
+    ended_at          timestamptz(3) NOT NULL,
+    created_at        timestamptz(3) NOT NULL,
+    model             text NOT NULL,
+    fallback          boolean NOT NULL,
+    prompt_tokens     bigint NOT NULL,
+    cached_tokens     bigint NOT NULL,
+    completion_tokens bigint NOT NULL,
+    discarded_tokens  bigint NOT NULL,
+    cost_micros       bigint NOT NULL
+);
+CREATE INDEX turns_of_conversation ON public.turns (conversation_id);
+CREATE INDEX turns_by_age ON public.turns (created_at);
+
+-- An empty conversation_id is the whole business.
+CREATE TABLE public.usage_days (
+    row_id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    tenant          text NOT NULL,
+    day             date NOT NULL,
+    conversation_id text NOT NULL,
+    tokens          bigint NOT NULL,
+    cost_micros     bigint NOT NULL,
+    UNIQUE (tenant, day, conversation_id)
+);
+CREATE INDEX usage_days_of_conversation ON public.usage_days (conversation_id);

@@ -1,0 +1,139 @@
+-- A person's data: all of it, none of it, and what is too old.
+
+-- Rows of one section of an export, by row_id.
+CREATE FUNCTION public.sdr_export(p_section text, p_leads uuid[], p_after bigint, p_limit integer) RETURNS SETOF jsonb
+LANGUAGE plpgsql STABLE SET search_path = '' AS $$
+DECLARE
+    conversations uuid[] := ARRAY(SELECT id FROM public.conversations WHERE lead_id = ANY (p_leads));
+    sessions      text[] := ARRAY(SELECT session_id FROM public.conversations WHERE lead_id = ANY (p_leads));
+BEGIN
+    CASE p_section
+    WHEN 'leads' THEN
+        RETURN QUERY SELECT to_jsonb(one) FROM public.leads AS one
+        WHERE id = ANY (p_leads) AND row_id > p_after ORDER BY row_id LIMIT p_limit;
+    WHEN 'lead_aliases' THEN
+        RETURN QUERY SELECT to_jsonb(one) FROM public.lead_aliases AS one
+        WHERE lead_id = ANY (p_leads) AND row_id > p_after ORDER BY row_id LIMIT p_limit;
+    WHEN 'conversations' THEN
+        RETURN QUERY SELECT to_jsonb(one) FROM public.conversations AS one
+        WHERE lead_id = ANY (p_leads) AND row_id > p_after ORDER BY row_id LIMIT p_limit;
+    WHEN 'messages' THEN
+        RETURN QUERY SELECT to_jsonb(one) FROM public.messages AS one
+        WHERE conversation_id = ANY (conversations) AND row_id > p_after ORDER BY row_id LIMIT p_limit;
+    WHEN 'turns' THEN
+        RETURN QUERY SELECT to_jsonb(one) FROM public.turns AS one
+        WHERE conversation_id = ANY (conversations) AND row_id > p_after ORDER BY row_id LIMIT p_limit;
+    WHEN 'lead_changes' THEN
+        RETURN QUERY SELECT to_jsonb(one) FROM public.lead_changes AS one
+        WHERE lead_id = ANY (p_leads) AND row_id > p_after ORDER BY row_id LIMIT p_limit;
+    WHEN 'usage_days' THEN
+        RETURN QUERY SELECT to_jsonb(one) FROM public.usage_days AS one
+        WHERE conversation_id = ANY (sessions) AND row_id > p_after ORDER BY row_id LIMIT p_limit;
+    WHEN 'merged_conversations' THEN
+        RETURN QUERY SELECT to_jsonb(one) FROM public.merged_conversations AS one
+        WHERE into_id = ANY (conversations) AND row_id > p_after ORDER BY row_id LIMIT p_limit;
+    END CASE;
+END $$;
+
+-- The leads that are this person: by a name, and by conversations.
+CREATE FUNCTION public.sdr_people(p_tenant text, p_alias text, p_conversations text[]) RETURNS uuid[]
+LANGUAGE sql STABLE SET search_path = '' AS $$
+    SELECT ARRAY(
+        SELECT lead_id FROM public.lead_aliases WHERE tenant = p_tenant AND alias = p_alias
+        UNION
+        SELECT lead_id FROM public.conversations WHERE tenant = p_tenant AND lead_id IS NOT NULL AND (
+            session_id = ANY (p_conversations)
+            OR id IN (SELECT into_id FROM public.merged_conversations WHERE conversation_id = ANY (p_conversations))
+        )
+    )
+$$;
+
+-- All names of this person, as a JSON list.
+CREATE FUNCTION public.sdr_names_of(p_tenant text, p_alias text, p_conversations text[]) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = '' AS $$
+    SELECT coalesce(jsonb_agg(alias), '[]') FROM public.lead_aliases
+    WHERE lead_id = ANY (public.sdr_people(p_tenant, p_alias, p_conversations))
+$$;
+
+-- Erases a person and leaves a tombstone for each conversation. p_hashes holds a keyed hash for each of their names,
+-- which stays where the person is never to be contacted.
+CREATE FUNCTION public.sdr_forget(
+    p_tenant text, p_alias text, p_conversations text[], p_hashes jsonb, p_do_not_contact boolean, p_now timestamptz
+) RETURNS jsonb LANGUAGE plpgsql SET search_path = '' AS $$
+DECLARE
+    people     uuid[];
+    theirs     uuid[];
+    names      text[];
+    tombstones text[];
+    marked     boolean := p_do_not_contact;
+    messages   bigint;
+BEGIN
+    PERFORM public.sdr_lock(
+        ARRAY(SELECT 'conversation:' || one FROM unnest(p_conversations) AS one)
+        || ARRAY['alias:' || p_tenant || ':' || p_alias]
+    );
+    people := public.sdr_people(p_tenant, p_alias, p_conversations);
+    PERFORM FROM public.leads WHERE id = ANY (people) ORDER BY id FOR UPDATE;
+    names := ARRAY(SELECT alias FROM public.lead_aliases WHERE lead_id = ANY (people)) || p_alias;
+    IF NOT p_hashes ?& names THEN
+        RAISE EXCEPTION 'the names have changed' USING ERRCODE = 'SDR08';
+    END IF;
+    theirs := ARRAY(SELECT id FROM public.conversations WHERE lead_id = ANY (people));
+    SELECT count(*) INTO messages FROM public.messages WHERE conversation_id = ANY (theirs);
+    tombstones := p_conversations
+        || ARRAY(SELECT session_id FROM public.conversations WHERE id = ANY (theirs))
+        || ARRAY(SELECT conversation_id FROM public.merged_conversations WHERE into_id = ANY (theirs));
+    SELECT marked OR coalesce(bool_or(do_not_contact), false) INTO marked FROM public.leads WHERE id = ANY (people);
+    IF marked THEN
+        INSERT INTO public.do_not_contact (tenant, contact_hash, created_at)
+        SELECT DISTINCT p_tenant, p_hashes ->> name, p_now FROM unnest(names) AS name ON CONFLICT DO NOTHING;
+    ELSIF people <> '{}' THEN
+        DELETE FROM public.do_not_contact WHERE tenant = p_tenant
+        AND contact_hash IN (SELECT p_hashes ->> name FROM unnest(names) AS name);
+    END IF;
+    INSERT INTO public.forgotten_conversations (conversation_id, tenant, forgotten_at)
+    SELECT DISTINCT one, p_tenant, p_now FROM unnest(tombstones) AS one ON CONFLICT (conversation_id) DO NOTHING;
+    DELETE FROM public.usage_days WHERE conversation_id = ANY (tombstones);
+    -- The foreign keys take aliases, conversations, messages, turns and audit rows along.
+    DELETE FROM public.leads WHERE id = ANY (people);
+    RETURN jsonb_build_object(
+        'leads', cardinality(people), 'conversations', cardinality(theirs), 'messages', messages
+    );
+END $$;
+
+CREATE FUNCTION public.sdr_sweep(p_before timestamptz, p_limit integer) RETURNS jsonb
+LANGUAGE plpgsql SET search_path = '' AS $$
+DECLARE
+    counts jsonb := '{}';
+    n      bigint;
+BEGIN
+    DELETE FROM public.messages WHERE id IN (
+        SELECT id FROM public.messages WHERE created_at < p_before ORDER BY created_at LIMIT p_limit);
+    GET DIAGNOSTICS n = ROW_COUNT;
+    counts := counts || jsonb_build_object('messages', n);
+    DELETE FROM public.turns WHERE row_id IN (
+        SELECT row_id FROM public.turns WHERE created_at < p_before ORDER BY created_at LIMIT p_limit);
+    GET DIAGNOSTICS n = ROW_COUNT;
+    counts := counts || jsonb_build_object('turns', n);
+    DELETE FROM public.lead_changes WHERE row_id IN (
+        SELECT row_id FROM public.lead_changes WHERE changed_at < p_before ORDER BY changed_at LIMIT p_limit);
+    GET DIAGNOSTICS n = ROW_COUNT;
+    counts := counts || jsonb_build_object('lead_changes', n);
+    DELETE FROM public.usage_days WHERE row_id IN (
+        SELECT row_id FROM public.usage_days WHERE day < (p_before AT TIME ZONE 'UTC')::date LIMIT p_limit);
+    GET DIAGNOSTICS n = ROW_COUNT;
+    counts := counts || jsonb_build_object('usage_days', n);
+    -- A conversation and a lead go when nothing that is newer hangs on them.
+    DELETE FROM public.conversations WHERE id IN (
+        SELECT id FROM public.conversations AS one WHERE updated_at < p_before
+        AND NOT EXISTS (SELECT FROM public.messages WHERE conversation_id = one.id)
+        LIMIT p_limit FOR UPDATE SKIP LOCKED);
+    GET DIAGNOSTICS n = ROW_COUNT;
+    counts := counts || jsonb_build_object('conversations', n);
+    DELETE FROM public.leads WHERE id IN (
+        SELECT id FROM public.leads AS one WHERE updated_at < p_before
+        AND NOT EXISTS (SELECT FROM public.conversations WHERE lead_id = one.id)
+        LIMIT p_limit FOR UPDATE SKIP LOCKED);
+    GET DIAGNOSTICS n = ROW_COUNT;
+    RETURN counts || jsonb_build_object('leads', n);
+END $$;
