@@ -76,7 +76,7 @@ async def opened(model: Path, *, threads: int) -> AsyncGenerator[LocalEngine, No
         await engine.close()
 
 
-async def prefix_of(engine: LocalEngine, *, tokens: int = PREFIX_TOKENS) -> ChatRequest:
+async def prefix_of(engine: LocalEngine, *, tokens: int) -> ChatRequest:
     """A system message of about so many tokens."""
     each = await engine.count_tokens(_RULE.format(10) + "\n") or 1
     return _prefix(round(tokens / each))
@@ -117,11 +117,11 @@ async def cancelled(engine: LocalEngine, prefix: ChatRequest, message: str) -> t
     return ms, round((await engine.server.counters())["tokens_predicted_total"] - before)
 
 
-async def measure(model: Path, *, rounds: int, threads: int) -> Measured:
+async def measure(model: Path, *, rounds: int, threads: int, tokens: int = PREFIX_TOKENS) -> Measured:
     """By turns: a cold process, warm without the prefix, primed, four at once."""
     found = Measured()
     async with opened(model, threads=threads) as engine:
-        prefix = await prefix_of(engine)
+        prefix = await prefix_of(engine, tokens=tokens)
         rules = len(prefix.messages[0].content.splitlines())
         found.prefix_tokens = await engine.count_tokens(prefix.messages[0].content) or 0
         for number in range(rounds):
@@ -243,6 +243,7 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="one round instead of three")
     parser.add_argument("--model", type=Path, help="a GGUF file instead of the small one")
     parser.add_argument("--threads", type=int, default=0, help="0: as the agent chooses")
+    parser.add_argument("--prefix", type=int, default=PREFIX_TOKENS, help="tokens of the fixed prefix")
     parser.add_argument("--json", type=Path, help="write the numbers there too")
     parser.add_argument("--cold", type=int, default=0, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -251,7 +252,9 @@ def main() -> int:
     if arguments.cold:
         asyncio.run(_cold(model, arguments.cold, arguments.threads))
         return 0
-    found = numbers(asyncio.run(measure(model, rounds=1 if arguments.quick else 3, threads=arguments.threads)))
+    rounds = 1 if arguments.quick else 3
+    measured = measure(model, rounds=rounds, threads=arguments.threads, tokens=arguments.prefix)
+    found = numbers(asyncio.run(measured))
     print(report(found))
     if arguments.json:
         arguments.json.write_text(json.dumps({"cores": os.cpu_count(), **found}, indent=2) + "\n", encoding="utf-8")

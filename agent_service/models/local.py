@@ -6,33 +6,37 @@ way of asking a model. What this adds: loading, the fixed prefix in every slot, 
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import suppress
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import fields, replace
-from os.path import commonprefix
 from pathlib import Path
 
-from agent_service.chat import ChatEngine, ChatEvent, ChatMessage, ChatRequest, ChatUsage, EngineState, ModelTrouble
+from agent_service.chat import (
+    ChatEngine,
+    ChatEvent,
+    ChatMessage,
+    ChatRequest,
+    ChatUsage,
+    EngineState,
+    ModelTrouble,
+    Trouble,
+)
 from agent_service.models.choice import GGUF
+from agent_service.models.local_prefix import LocalPrefix
 from agent_service.models.local_server import LocalServer
 from agent_service.models.local_settings import LocalSettings
 from agent_service.models.local_template import COMPLETION_STOPS, COMPLETION_TEMPLATE
 from agent_service.models.local_weights import free_memory, read_weights, require_memory
 from agent_service.models.openai_chat import OpenAIEngine
-from agent_service.models.openai_request import body
 from agent_service.settings import AgentSettings
 from service_kit import logs
 from service_kit.clock import Clock, SystemClock
 from service_kit.settings import ConfigurationError
 
-_STATE = "prefix"
-_READ_S = 600.0
 _WARM_S = 120.0
 # A CPU may read a long history for that long, and another slot's prompt may come between two tokens. The turn's own
 # deadline ends a call that takes longer than a lead waits.
 _FIRST_TOKEN_S = 120.0
 _IDLE_S = 30.0
-# Of the prefix's tokens; a few of the last ones are always read again.
-_HIT = 0.9
 _log = logs.get(__name__)
 
 
@@ -49,14 +53,11 @@ class LocalEngine:
         self._chats: OpenAIEngine | None = None
         # What has another prefix (a summary) goes through the last slot alone, and spoils no other.
         self._others: OpenAIEngine | None = None
-        self._prefix: ChatRequest | None = None
-        self._prefix_text = ""
-        self._prefix_tokens = 0
-        self._spoilt: set[int] = set()
-        self._lost = asyncio.Event()
-        self._refilling: asyncio.Task[None] | None = None
+        self._prefix: LocalPrefix | None = None
+        # Who waits for a slot waits here, where leaving costs nothing, and not on one of the server's few threads.
+        self._free = asyncio.Semaphore(settings.local_slots)
+        self._free_for_others = asyncio.Semaphore(1)
         self._cold_start_ms: int | None = None
-        self.refills = 0
 
     @property
     def name(self) -> str:
@@ -68,6 +69,12 @@ class LocalEngine:
         assert self._server is not None, "open() comes first"
         return self._server
 
+    @property
+    def prefix(self) -> LocalPrefix:
+        """What every slot has."""
+        assert self._prefix is not None, "open() comes first"
+        return self._prefix
+
     async def open(self) -> None:
         """Load the weights and connect. Errors: ConfigurationError."""
         began = self._clock.monotonic()
@@ -77,6 +84,7 @@ class LocalEngine:
         template = COMPLETION_TEMPLATE if completes else self._own_template()
         self._server = server = LocalServer(weights=weights, settings=self._settings, template=template)
         await server.start()
+        self._prefix = LocalPrefix(server, slots=self._settings.local_slots)
         # Without word of the prompt's progress the server notices only at its end that nobody waits any more.
         extra: dict[str, object] = {"cache_prompt": True, "return_progress": True}
         if completes:
@@ -91,43 +99,22 @@ class LocalEngine:
         )
 
     async def warm(self, prefix: ChatRequest) -> None:
-        """Read the prefix once, give it to every slot, and see that a first message finds it there.
-
-        A prefix that is known is given only to slots that lost it: the others' conversations are warm too.
-        """
-        if self._is_prefix_of(prefix):
-            await self._refill()
-            return
-        self._prefix = prefix
-        self._prefix_text = await self._text_of(prefix)
-        self._prefix_tokens = await self.server.read(0, self._prefix_text, timeout_s=_READ_S)
-        await self.server.keep(0, _STATE)
-        for slot in range(1, self._settings.local_slots):
-            await self.server.put(slot, _STATE)
-        self._spoilt.clear()
-        if self._refilling is None:
-            self._refilling = asyncio.create_task(self._refill_when_lost(), name="local-model-refill")
-        cached = await self._try_out(prefix)
-        if not self._is_hit(cached):
-            _log.warning("prefix_not_found", tokens=self._prefix_tokens, cached=cached)
+        """Put the prefix into every slot, and see that a first message finds it there."""
+        if await self.prefix.fill(prefix):
+            await self._try_out(prefix)
 
     async def chat(self, request: ChatRequest, *, ends_at: float) -> AsyncGenerator[ChatEvent, None]:
         """One streamed call; the prefix's tokens are counted as cached when the slot had them."""
         assert self._chats is not None and self._others is not None, "open() comes first"
-        known = self._prefix is None or self._is_prefix_of(request)
-        events = (self._chats if known else self._others).chat(request, ends_at=ends_at)
-        try:
-            async for event in events:
-                if isinstance(event, ChatUsage) and known and not self._is_hit(event.cached):
-                    # This slot has it again by now; others may have lost it too.
-                    _log.warning("prefix_lost", tokens=self._prefix_tokens, cached=event.cached)
-                    self._lost.set()
+        if self.prefix.begins(request):
+            calls = self._with_prefix(self._chats.chat(request, ends_at=ends_at))
+            slots = self._free
+        else:
+            calls = self._with_another(self._others.chat(request, ends_at=ends_at))
+            slots = self._free_for_others
+        async with _one_of(slots, ends_at=ends_at), aclosing(calls):
+            async for event in calls:
                 yield event
-        finally:
-            await events.aclose()
-            if not known:
-                self._spoilt.add(self._settings.local_slots - 1)
-                self._lost.set()
 
     async def count_tokens(self, text: str) -> int | None:
         """By the weights' own tokenizer."""
@@ -147,10 +134,8 @@ class LocalEngine:
 
     async def close(self) -> None:
         """Stop asking, then let the weights go."""
-        if self._refilling is not None:
-            self._refilling.cancel()
-            with suppress(asyncio.CancelledError):
-                await self._refilling
+        if self._prefix is not None:
+            await self._prefix.close()
         for client in (self._chats, self._others):
             if client is not None:
                 await client.close()
@@ -181,50 +166,40 @@ class LocalEngine:
                 f"SDR_AGENT_LOCAL_TEMPLATE: {path} cannot be read: {type(error).__name__}"
             ) from None
 
-    async def _text_of(self, prefix: ChatRequest) -> str:
-        """What the prompts of all conversations begin with: what two that differ from the first word on still share."""
-        asked = body(prefix, model="")
-        ends = [{"role": "user", "content": first} for first in ("A", "b")]
-        texts = [await self.server.render([*asked["messages"], end], asked.get("tools")) for end in ends]
-        return commonprefix(texts)  # noqa: RUF071 - character by character is what is meant
+    async def _with_prefix(self, events: AsyncGenerator[ChatEvent, None]) -> AsyncGenerator[ChatEvent, None]:
+        async with aclosing(events):
+            async for event in events:
+                if isinstance(event, ChatUsage):
+                    self.prefix.saw(event.cached)
+                yield event
 
-    async def _try_out(self, prefix: ChatRequest) -> int:
+    async def _with_another(self, events: AsyncGenerator[ChatEvent, None]) -> AsyncGenerator[ChatEvent, None]:
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    yield event
+        finally:
+            self.prefix.spoil(self._settings.local_slots - 1)
+
+    async def _try_out(self, prefix: ChatRequest) -> None:
         first = ChatMessage(role="user", content="Oi")
         request = replace(prefix, messages=(*prefix.messages, first), max_output_tokens=1)
-        cached = 0
-        events = self.chat(request, ends_at=asyncio.get_running_loop().time() + _WARM_S)
-        try:
-            async for event in events:
-                cached = event.cached if isinstance(event, ChatUsage) else cached
-        finally:
-            await events.aclose()
-        return cached
+        async with aclosing(self.chat(request, ends_at=asyncio.get_running_loop().time() + _WARM_S)) as events:
+            async for _ in events:
+                pass
 
-    def _is_prefix_of(self, request: ChatRequest) -> bool:
-        prefix = self._prefix
-        if prefix is None:
-            return False
-        return request.tools == prefix.tools and request.messages[: len(prefix.messages)] == prefix.messages
 
-    def _is_hit(self, cached: int) -> bool:
-        return cached >= self._prefix_tokens * _HIT
-
-    async def _refill_when_lost(self) -> None:
-        while True:
-            await self._lost.wait()
-            self._lost.clear()
-            try:
-                await self._refill()
-            except ModelTrouble as error:
-                # The slot's next conversation reads the prefix itself.
-                _log.warning("prefix_not_refilled", error=str(error))
-
-    async def _refill(self) -> None:
-        short = {s.number for s in await self.server.slots() if not s.busy and s.tokens < self._prefix_tokens}
-        for slot in sorted(short | self._spoilt):
-            self._spoilt.discard(slot)
-            await self.server.put(slot, _STATE)
-            self.refills += 1
+@asynccontextmanager
+async def _one_of(slots: asyncio.Semaphore, *, ends_at: float) -> AsyncGenerator[None, None]:
+    try:
+        async with asyncio.timeout_at(ends_at):
+            await slots.acquire()
+    except TimeoutError:
+        raise ModelTrouble(Trouble.OUT_OF_TIME, "no slot became free") from None
+    try:
+        yield
+    finally:
+        slots.release()
 
 
 def engine(path: str, *, settings: AgentSettings, clock: Clock) -> ChatEngine:

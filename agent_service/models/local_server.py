@@ -33,6 +33,8 @@ _BATCH = 128
 _ERRORS_ONLY = 1
 _READ_BYTES = 4 << 20
 _CALL_S = 10.0
+# A reply that holds the slot comes to its end first.
+_SLOT_S = 60.0
 _IDLE_POLL_S = 0.02
 _CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 _log = logs.get(__name__)
@@ -96,13 +98,13 @@ class LocalServer:
         body = {"prompt": prompt, "id_slot": slot, "n_predict": 1, "cache_prompt": True}
         return int((await self._post("/completion", body, timeout_s=timeout_s))["tokens_evaluated"])
 
-    async def keep(self, slot: int, name: str) -> None:
-        """Remember the slot's state under that name."""
-        await self._post(f"/slots/{slot}?action=save", {"filename": name})
+    async def keep(self, slot: int, name: str) -> int:
+        """Remember the slot's state under that name, when it is idle. Answers its length in tokens."""
+        return int((await self._post(f"/slots/{slot}?action=save", {"filename": name}, timeout_s=_SLOT_S))["n_saved"])
 
     async def put(self, slot: int, name: str) -> None:
         """Give the slot a remembered state, milliseconds instead of seconds; a busy slot gets it when it is idle."""
-        await self._post(f"/slots/{slot}?action=restore", {"filename": name}, timeout_s=60.0)
+        await self._post(f"/slots/{slot}?action=restore", {"filename": name}, timeout_s=_SLOT_S)
 
     async def slots(self) -> list[Slot]:
         """All of them."""
@@ -153,8 +155,8 @@ class LocalServer:
         params.n_ctx = settings.local_slots * settings.local_context_tokens
         params.n_batch = params.n_ubatch = _BATCH
         params.cpuparams.n_threads = params.cpuparams_batch.n_threads = settings.local_threads or calculating_threads()
-        # Requests that wait for a slot hold a thread; ours about slots and tokens must not wait behind them.
-        params.n_threads_http = 2 * settings.local_slots + 8
+        # A request holds one for as long as it runs; those about slots and tokens must not wait behind replies.
+        params.n_threads_http = settings.local_slots + 8
         params.use_jinja = True
         params.chat_template = self._template
         # Words that no lead sees, seconds before the first that one does.
@@ -189,9 +191,12 @@ class LocalServer:
 
 
 def calculating_threads() -> int:
-    """They wait for each other all the time: one core is left to everything else where there are more than two."""
-    cores = usable_cores()
-    return cores - 1 if cores > 2 else cores
+    """One core less than there are, for everything else that runs.
+
+    The threads wait for each other at every step: one that has to share its core holds up all. With a second busy
+    process on two cores, two threads were two to seven times slower than one.
+    """
+    return max(1, usable_cores() - 1)
 
 
 def usable_cores(cpu_max: Path = _CPU_MAX) -> int:

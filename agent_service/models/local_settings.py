@@ -29,7 +29,7 @@ class LocalSettings(Settings):
         ge=0,
         le=1024,
         validation_alias="SDR_AGENT_LOCAL_THREADS",
-        description="Threads that calculate. 0: one per core that this process may use, all but one from three on.",
+        description="Threads that calculate. 0: one per core that this process may use, but for one.",
     )
     local_template: Path | None = Field(
         None,

@@ -6,7 +6,7 @@ The weights are of a small base model. What they write is poor and never judged 
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ import pytest
 import pytest_asyncio
 from structlog.testing import capture_logs
 
-from agent_service.chat import ChatEnd, ChatMessage, ChatRequest, ChatUsage, TextPiece
+from agent_service.chat import ChatEnd, ChatMessage, ChatRequest, ChatUsage, ModelTrouble, TextPiece, Trouble
 from agent_service.models import local
 from agent_service.models.local import LocalEngine
 from agent_service.models.local_settings import LocalSettings
@@ -122,11 +122,11 @@ async def test_after_the_warm_up_every_slot_has_the_prefix(warm: LocalEngine) ->
 
 async def test_what_has_another_prefix_goes_through_one_slot_which_gets_the_prefix_back(warm: LocalEngine) -> None:
     """A summary took the slot of whoever had been silent longest, and the next lead waited for the whole prefix."""
-    refills = warm.refills
+    refills = warm.prefix.refills
     await asyncio.gather(*(ask(warm, SUMMARY) for _ in range(SLOTS)))
 
     async def refilled() -> bool:
-        return warm.refills > refills
+        return warm.prefix.refills > refills
 
     await until(refilled)
     prefix = await warm.count_tokens(RULES) or 0
@@ -136,12 +136,12 @@ async def test_what_has_another_prefix_goes_through_one_slot_which_gets_the_pref
 async def test_a_prefix_that_was_lost_everywhere_is_noticed_and_comes_back_into_every_slot(warm: LocalEngine) -> None:
     for slot in range(SLOTS):
         await warm.server._post(f"/slots/{slot}?action=erase", {})
-    refills = warm.refills
+    refills = warm.prefix.refills
     with capture_logs() as logs:
         missed = await ask(warm, about("quem perdeu o prefixo"))
 
         async def refilled() -> bool:
-            return warm.refills >= refills + SLOTS - 1
+            return warm.prefix.refills >= refills + SLOTS - 1
 
         await until(refilled)
     prefix = await warm.count_tokens(RULES) or 0
@@ -180,6 +180,22 @@ async def test_a_turn_cancelled_before_its_first_token_stops_the_reading(warm: L
     await until(lambda: idle(warm))
     read = (await warm.server.counters())["prompt_tokens_total"] - before["prompt_tokens_total"]
     assert read < 800, "of about 1 600"
+
+
+async def test_who_finds_no_free_slot_waits_until_the_end_of_its_time_and_no_longer(warm: LocalEngine) -> None:
+    async with AsyncExitStack() as stack:
+        for number in range(SLOTS):
+            talk = warm.chat(about(f"{number} conte uma história longa", most=800), ends_at=soon())
+            await stack.enter_async_context(aclosing(talk))
+            await anext(talk)
+        calls = warm.state().calls
+        with pytest.raises(ModelTrouble) as caught:
+            await anext(warm.chat(about("e eu?"), ends_at=asyncio.get_running_loop().time() + 0.05))
+        assert caught.value.trouble is Trouble.OUT_OF_TIME
+        waits = asyncio.create_task(ask(warm, about("agora eu")))
+        await asyncio.sleep(0.05)
+        assert warm.state().calls == calls, "the server does not know of it yet"
+    assert (await waits).end
 
 
 async def test_a_base_model_gets_a_dialogue_and_does_not_write_the_leads_part(warm: LocalEngine) -> None:
@@ -268,3 +284,42 @@ async def test_a_context_that_is_too_small_for_the_prompts_is_refused(weights: P
     environ = {"SDR_AGENT_LOCAL_CONTEXT_TOKENS": "2048", "SDR_AGENT_PROMPT_TOKENS": "6000"}
     with pytest.raises(ConfigurationError, match=r"_CONTEXT_TOKENS: 2048 is less than .* set it to 7024"):
         local.engine(str(weights), settings=load(AgentSettings, environ=environ, env_file=None), clock=SystemClock())
+
+
+# As Gemma's: no system role, turns that must alternate, and an error for whoever does otherwise.
+STRICT_TEMPLATE = """\
+{{ bos_token }}
+{%- if messages[0].role == 'system' -%}
+{%- set first = messages[0].content + '\n\n' -%}
+{%- set loop_messages = messages[1:] -%}
+{%- else -%}
+{%- set first = '' -%}
+{%- set loop_messages = messages -%}
+{%- endif -%}
+{%- for message in loop_messages -%}
+{%- if (message.role == 'user') != (loop.index0 % 2 == 0) -%}
+{{ raise_exception('roles must alternate') }}
+{%- endif -%}
+{{ '<start_of_turn>' + ('model' if message.role == 'assistant' else message.role) }}
+{{ (first if loop.first else '') + message.content }}<end_of_turn>
+{% endfor -%}
+{%- if add_generation_prompt -%}<start_of_turn>model
+{% endif -%}
+"""
+
+
+async def test_a_template_of_our_own_replaces_the_weights_one_and_the_prefix_is_found_in_it(
+    weights: Path, tmp_path: Path
+) -> None:
+    template = tmp_path / "strict.jinja"
+    template.write_text(STRICT_TEMPLATE)
+    engine = LocalEngine(path=weights, settings=settings(slots=1, context_tokens=1024, template=template))
+    await engine.open()
+    try:
+        await engine.warm(PREFIX)
+        text = await engine.server.render([{"role": "system", "content": "S"}, {"role": "user", "content": "U"}], None)
+        assert "<start_of_turn>user\nS\n\nU<end_of_turn>\n<start_of_turn>model" in text
+        answer = await ask(engine, about("boa tarde"))
+        assert answer.usage.prompt - answer.usage.cached < 20 < answer.usage.cached
+    finally:
+        await engine.close()
