@@ -341,7 +341,7 @@ async def test_nor_are_answers_that_were_sent(settings: SystemSettings) -> None:
     schema.open_database(data / "context.db", schema.migrations()).close()
     await opened(data)
     folder = copy_of(data, "one")
-    async with buffer_service(data) as stub:
+    async with buffer_service(data, SDR_BUFFER_COMMIT_HOLD_MS="0") as stub:
         worker = Worker(stub)
         await worker.hello()
         await worker.commit(await worker.assigned(), "Olá!")
