@@ -319,7 +319,8 @@ def test_the_context_by_hand(services: Services) -> None:
     where = {"conversation_id": "c-1", "scope": SCOPE, "contact": PERSON, "min_version": 1}
     context = services.call("context/LoadContext", where)["context"]
     assert (context["lead"]["name"], context["summary"], context["version"]) == ("Ana", "Ana.", "1")
-    assert [line["text"] for line in context["history"]] == ["sou a Ana", "Oi, Ana!"]
+    told = [(line["text"], line["sequence"]) for line in context["history"]]
+    assert (told, context["summary_through"]) == ([("Oi, Ana!", "2")], "1")
 
     lead = services.call("context/GetLead", {"contact": CONTACT})["lead"]
     assert (lead["lead_id"], lead["bill_value_cents"]) == (lead_id, "45000")
