@@ -51,6 +51,15 @@ backup: ## copy the data while everything runs (KEEP=N: delete all but the N lat
 restore: $(VENV)/.installed ## put a copy in the place of the data (FROM=backups/NAME, STOP=yes: stop what runs first)
 	@$(PY) -m deploy.restore $(if $(FROM),--from '$(FROM)') $(if $(STOP),--stop '$(STOP)')
 
+.PHONY: forget
+forget: ## erase a person from the running system (CONTACT='+55 81 99999-0001', DO_NOT_CONTACT=yes)
+	@$(call running,forget) --contact='$(CONTACT)' --tenant='$(TENANT)' --do-not-contact='$(DO_NOT_CONTACT)' \
+		--conversations='$(CONVERSATIONS)'
+
+.PHONY: export
+export: ## a person's data as JSON, to standard output (CONTACT='+55 81 99999-0001')
+	@$(call running,export) --contact='$(CONTACT)' --tenant='$(TENANT)'
+
 .PHONY: migrate
 migrate: $(VENV)/.installed-migrate ## bring a Supabase project's database to this version (ARGS=--print: as SQL)
 	@$(PY) -m context_service.migrate $(ARGS)

@@ -210,7 +210,7 @@ class SupabaseStore:
         return Swept(**await self._client.call("sdr_sweep", p_before=rows.to_text(before_ms), p_limit=limit))
 
     async def back_up(self, backups: Backups, name: str) -> Copied:
-        raise KeptElsewhere(store="supabase")
+        raise KeptElsewhere
 
     async def ping(self) -> None:
         await self._client.call("sdr_schema_version")
