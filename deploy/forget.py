@@ -53,7 +53,7 @@ def report(erased: Erased, *, marked: bool, elsewhere: bool) -> str:
     """What was erased, and what remains."""
     if erased.nothing:
         head = [
-            "Nothing     was stored about this contact, but perhaps in webhooks that could not be read: those are gone.",
+            "Nothing     was stored about this contact; webhooks in quarantine that named them are gone too.",
             "            A phone number needs its country code, +55 for Brazil.",
         ]
     else:
