@@ -31,8 +31,6 @@ from service_kit.errors import ServiceError
 from service_kit.settings import ConfigurationError, load
 
 FOLDER = "rehearsal"
-# A second system has no business in the project of the first.
-_PROJECT = ("SUPABASE_URL", "SUPABASE_SECRET_KEY", "SUPABASE_SERVICE_KEY", "SUPABASE_DB_URL")
 _ADDRESSES = ("BUFFER", "CONTEXT", "AGENT", "INGRESS", "ADMIN")
 # Nobody listens there.
 _NOWHERE = "http://127.0.0.1:9"
@@ -110,7 +108,6 @@ def _environ(folder: Path, where: restore.Places) -> dict[str, str]:
         "SDR_DATA_DIR": str(folder),
         "SDR_BUFFER_STORE": f"sqlite:{where.buffer}",
         "SDR_CONTEXT_STORE": f"sqlite:{where.context}",
-        **dict.fromkeys(_PROJECT, ""),
     }
     with contextlib.ExitStack() as held:
         for name in _ADDRESSES:
