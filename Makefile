@@ -90,6 +90,7 @@ check: $(VENV)/.installed-dev check-protos ## the static checks
 	$(BIN)/ruff format --check .
 	$(PY) -m mypy
 	$(PY) -m deploy.env_example --check
+	$(PY) -m deploy.data_map --check
 
 .PHONY: check-protos
 check-protos: $(VENV)/.installed-dev
@@ -120,6 +121,10 @@ protos: $(VENV)/.installed-dev ## generate the stubs from the contract
 .PHONY: env-example
 env-example: $(VENV)/.installed ## write .env.example and the list of known settings
 	$(PY) -m deploy.env_example
+
+.PHONY: data-map
+data-map: $(VENV)/.installed ## write docs/reference/data-map.md from the schemas and deploy/data_map.yaml
+	$(PY) -m deploy.data_map
 
 .PHONY: clean
 clean: ## remove caches and build products; neither data nor the environment
