@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,11 +15,24 @@ import pytest
 from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
 from agentic_sdr.common.v1 import error_reason_pb2, message_pb2, turn_pb2
 from buffer_service import engine
+from buffer_service.app import DAY_MS, BufferApp
 from buffer_service.forgetting import names_in_bodies
 from buffer_service.store import copies
 from buffer_service.store.sqlite import SqliteStore
 from service_kit import errors
-from tests.buffer_service.test_service import SCOPE, Worker, buffer, echo, enqueue, lane, message
+from service_kit.clock import ManualClock
+from service_kit.testing import in_process
+from tests.buffer_service.test_service import (
+    SCOPE,
+    BufferServiceStub,
+    Worker,
+    buffer,
+    echo,
+    enqueue,
+    lane,
+    message,
+    settings,
+)
 
 if TYPE_CHECKING:
     from agentic_sdr.buffer.v1.buffer_service_pb2_grpc import BufferServiceAsyncStub
@@ -224,6 +238,23 @@ async def test_what_a_process_did_not_come_to_the_next_one_does(
     again = SqliteStore(tmp_path / "buffer.db")
     assert not again.erased
     again.close()
+
+
+async def test_who_is_silent_for_longer_than_people_are_kept_is_forgotten_by_name_too(tmp_path: Path) -> None:
+    """Turns went after some days, and phone and name of the person stayed for ever."""
+    clock = ManualClock(start_ms=int(time.time() * 1000))
+    app = BufferApp(settings(tmp_path, SDR_RETENTION_DAYS="10"), clock=clock)
+    async with in_process(app) as channel:
+        stub = BufferServiceStub(channel)
+        worker = Worker(stub)
+        await worker.hello()
+        await enqueue(stub, message("m1", CANARY))
+        await worker.answer(await worker.assigned(), "olá")
+        for days, left in ((9, 1), (2, 0)):
+            clock.advance(days * DAY_MS)
+            async with asyncio.timeout(20):
+                while (await stub.GetStats(pb.GetStatsRequest(), timeout=5)).conversations != left:
+                    await asyncio.sleep(0.05)
 
 
 async def test_tombstones_tell_what_came_back_with_a_copy(tmp_path: Path) -> None:

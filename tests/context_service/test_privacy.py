@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import stat
 from pathlib import Path
 
@@ -42,6 +43,14 @@ def test_a_data_directory_gets_a_key_of_its_own_and_keeps_it(tmp_path: Path) -> 
 async def test_two_processes_that_start_at_once_agree_on_the_key(tmp_path: Path) -> None:
     made = await asyncio.gather(*(asyncio.to_thread(contact_hasher, "", tmp_path / "data") for _ in range(16)))
     assert len({one.hashes("default", ALIASES) for one in made}) == 1
+
+
+def test_what_a_crash_left_is_in_nobodys_way(tmp_path: Path) -> None:
+    """It was named by the process id, which in a container is the same after a crash: no start went well again."""
+    (tmp_path / f"privacy.key.{os.getpid()}").write_text("half")
+    assert contact_hasher("", tmp_path).hashes("default", ALIASES) == contact_hasher("", tmp_path).hashes(
+        "default", ALIASES
+    )
 
 
 def test_a_key_that_was_set_goes_before_the_file(tmp_path: Path) -> None:
