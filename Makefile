@@ -59,6 +59,15 @@ backup: ## copy the data while everything runs (KEEP=N: delete all but the N lat
 restore: $(VENV)/.installed ## put a copy in the place of the data (FROM=backups/NAME, STOP=yes: stop what runs first)
 	@$(PY) -m deploy.restore $(if $(FROM),--from '$(FROM)') $(if $(STOP),--stop '$(STOP)')
 
+.PHONY: forget
+forget: ## erase a person from the running system (CONTACT='+55 81 99999-0001', DO_NOT_CONTACT=yes)
+	@$(call running,forget) --contact='$(CONTACT)' --tenant='$(TENANT)' --do-not-contact='$(DO_NOT_CONTACT)' \
+		--conversations='$(CONVERSATIONS)'
+
+.PHONY: export
+export: ## a person's data as JSON, to standard output (CONTACT='+55 81 99999-0001')
+	@$(call running,export) --contact='$(CONTACT)' --tenant='$(TENANT)'
+
 .PHONY: migrate
 migrate: $(VENV)/.installed-migrate ## bring a Supabase project's database to this version (ARGS=--print: as SQL)
 	@$(PY) -m context_service.migrate $(ARGS)
@@ -91,6 +100,7 @@ check: $(VENV)/.installed-dev check-protos ## the static checks
 	$(PY) -m mypy
 	$(PY) -m deploy.env_example --check
 	$(PY) -m deploy.persona check --packaged
+	$(PY) -m deploy.data_map --check
 
 .PHONY: check-protos
 check-protos: $(VENV)/.installed-dev
@@ -121,6 +131,10 @@ protos: $(VENV)/.installed-dev ## generate the stubs from the contract
 .PHONY: env-example
 env-example: $(VENV)/.installed ## write .env.example and the list of known settings
 	$(PY) -m deploy.env_example
+
+.PHONY: data-map
+data-map: $(VENV)/.installed ## write docs/reference/data-map.md from the schemas and deploy/data_map.yaml
+	$(PY) -m deploy.data_map
 
 .PHONY: clean
 clean: ## remove caches and build products; neither data nor the environment

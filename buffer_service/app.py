@@ -86,5 +86,7 @@ class BufferApp:
             self._inbox.look_at_disk()
         if now >= self._next_sweep:
             swept = store.sweep(now - int(self._settings.retention_days * DAY_MS))
+            if self._settings.people_retention_days:
+                swept += store.sweep_people(now - int(self._settings.people_retention_days * DAY_MS))
             # In small pieces, so that nobody waits for it.
             self._next_sweep = now + (1_000 if swept else SWEEP_EVERY_MS)

@@ -68,7 +68,8 @@ class Engine:
         self._opened: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._failed: asyncio.Future[None] = self._loop.create_future()
         self._next_housekeeping = 0
-        self._last_command = 0
+        self._changes = 0
+        self._last_change = 0
         self._last_tick = clock.now_ms()
         self._in_hand: list[_Command] = []
         self.store: SqliteStore
@@ -152,8 +153,6 @@ class Engine:
     def _turn_of_the_crank(self) -> bool:
         group, going_on = self._collect()
         self._in_hand = group
-        if group:
-            self._last_command = self._clock.now_ms()
         self._commit([c for c in group if not isinstance(c, _Aside)])
         self._do_asides([c for c in group if isinstance(c, _Aside)])
         return going_on
@@ -189,11 +188,17 @@ class Engine:
                 self._housekeep(now)
             self.turns.keep_frames()
         if self.store.erased:
-            quiet = not group and not self.turns.runs and self._clock.now_ms() - self._last_command > QUIET_MS
-            self.store.vacuum(at_most_bytes=1 << 62 if quiet else SMALL_FILE)
+            self.store.vacuum(at_most_bytes=1 << 62 if self._quiet() else SMALL_FILE)
         frames = self.turns.take_frames()
         if group or frames:
             self._loop.call_soon_threadsafe(self._answer, group, frames)
+
+    def _quiet(self) -> bool:
+        """Nothing was written for a while. Heartbeats and probes come all the time, and write nothing."""
+        changes, now = self.store.db.total_changes(), self._clock.now_ms()
+        if changes != self._changes:
+            self._changes, self._last_change = changes, now
+        return not self.turns.runs and now - self._last_change > QUIET_MS
 
     def _do_asides(self, asides: list[_Command]) -> None:
         for command in asides:

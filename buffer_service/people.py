@@ -1,13 +1,12 @@
-"""What people ask of the buffer: look at lanes, pause and resume them, replay dead letters, forget a person.
+"""What people ask of the buffer: look at lanes, pause and resume them, replay dead letters, counts.
 Every method runs inside one engine step."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
-from buffer_service import wire
+from buffer_service import forgetting, wire
 from buffer_service.inbox import scope_of
 from buffer_service.store.identity import Identities
 from buffer_service.store.sqlite import DeadLetter, SqliteStore
@@ -143,22 +142,9 @@ class People:
                     return self._store.dead_letter(dead_letter_id) or letter
         return letter
 
-    # ---- forgetting
-
     def forget(self, now: int, tenant: str, contact: str) -> pb.ForgetContactResponse:
         """Erases a person."""
-        ids: list[str] = []
-        names: set[str] = set()
-        for alias in _names(contact):
-            ids += [c for c in self._store.conversations_of_person(tenant, alias) if c not in ids]
-        messages = 0
-        for conversation_id in ids:
-            lane = self._turns.raw(conversation_id)
-            names.update(a.partition(":")[2] for a in lane.aliases)
-            self._turns.forget(now, lane)
-            messages += self._store.erase(conversation_id)
-        self._store.erase_quarantine(sorted(names))
-        return pb.ForgetContactResponse(conversation_ids=ids, messages=messages)
+        return forgetting.forget(self._store, self._turns, now, tenant, contact)
 
     # ---- counts
 
@@ -192,10 +178,3 @@ class People:
 
 def _replay_id(letter: DeadLetter, sequence: int) -> str:
     return f"replay:{letter.dead_letter_id}:{sequence}"
-
-
-def _names(contact: str) -> Sequence[str]:
-    """The aliases that a canonical contact or an alias stands for."""
-    if ":" in contact:
-        return [contact]
-    return [f"phone:{contact}"]

@@ -143,6 +143,13 @@ class BufferSettings(ProcessSettings, BufferAddress, TurnDeadline):
         validation_alias="SDR_BUFFER_RETENTION_DAYS",
         description="Recorded turns are kept this long, for deduplication: providers repeat webhooks for 7 days.",
     )
+    people_retention_days: float = Field(
+        0,
+        ge=0,
+        validation_alias="SDR_RETENTION_DAYS",
+        description="What was said, and who said nothing since, is deleted when it is older, by buffer and context; "
+        "dead letters that nobody looked at too. 0 keeps it until ForgetContact; otherwise at least 10.",
+    )
 
     @property
     def path(self) -> Path:

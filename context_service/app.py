@@ -7,7 +7,7 @@ import grpc
 from agentic_sdr.context.v1 import context_service_pb2, context_service_pb2_grpc
 from context_service.cache import ContextCache
 from context_service.lookups import Contexts
-from context_service.privacy import contact_hasher
+from context_service.privacy import ContactHasher, contact_hasher
 from context_service.service import ContextServicer
 from context_service.settings import ContextSettings
 from context_service.store.opening import Opening
@@ -63,19 +63,36 @@ class ContextApp:
         await self._store.close()
 
 
+async def check_project(settings: ContextSettings) -> None:
+    """Whether the Supabase project fits this version; for tools that look before a service starts. Raises
+    ConfigurationError; Unavailable when nobody answers."""
+    store = _supabase(settings, SystemClock())
+    try:
+        await store.check_schema()
+    finally:
+        await store.close()
+
+
 def _opening(settings: ContextSettings, clock: Clock) -> Opening:
-    hasher = contact_hasher(settings.privacy_key.get_secret_value(), settings.data_dir)
-    if not settings.uses_supabase:
-        file = SqliteStore(path=settings.sqlite_path(), clock=clock, hasher=hasher)
-        return Opening(store=file, check=file.open, clock=clock)
+    if settings.uses_supabase:
+        remote = _supabase(settings, clock)
+        return Opening(store=remote, check=remote.check_schema, clock=clock)
+    file = SqliteStore(path=settings.sqlite_path(), clock=clock, hasher=_hasher(settings))
+    return Opening(store=file, check=file.open, clock=clock)
+
+
+def _supabase(settings: ContextSettings, clock: Clock) -> SupabaseStore:
     client = SupabaseClient(
         url=settings.supabase_url,
         key=settings.supabase_secret_key.get_secret_value(),
         timeout_s=settings.context_db_timeout_ms / 1000,
         connections=settings.context_db_connections,
     )
-    remote = SupabaseStore(client=client, clock=clock, hasher=hasher)
-    return Opening(store=remote, check=remote.check_schema, clock=clock)
+    return SupabaseStore(client=client, clock=clock, hasher=_hasher(settings))
+
+
+def _hasher(settings: ContextSettings) -> ContactHasher:
+    return contact_hasher(settings.privacy_key.get_secret_value(), settings.data_dir)
 
 
 def _cache(settings: ContextSettings) -> ContextCache:

@@ -17,3 +17,6 @@ class KeptElsewhere(ServiceError):
 
     code = grpc.StatusCode.UNIMPLEMENTED
     reason = "NOT_IMPLEMENTED"
+
+    def __init__(self) -> None:
+        super().__init__(method="Backup")

@@ -47,7 +47,8 @@ def _own_key(path: Path) -> bytes:
 
 def _create(path: Path) -> None:
     """Complete or not at all: a half key would be another key after the next start."""
-    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    # Not the process id: in a container it is the same after a crash, whose half would be in the way for ever.
+    partial = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(secrets.token_hex(32).encode())

@@ -1,5 +1,6 @@
 """Copies both stores while everything runs. The buffer goes first: whatever its copy calls recorded is then in the
-context's copy, and what is in both is recorded once, because a record is known by the id of its turn."""
+context's copy, and what is in both is recorded once, because a record is known by the id of its turn. A context in
+Supabase is not copied: it has backups of its own."""
 
 import argparse
 import shutil
@@ -28,6 +29,10 @@ from service_kit.errors import parse
 
 T = TypeVar("T")
 _TIMEOUT_S = 1800.0
+ELSEWHERE = (
+    "the context is in Supabase and not in this copy: its backups are the project's (Database > Backups). "
+    "One of the same time or later goes with this copy"
+)
 # A folder without a manifest may be a backup that is being made.
 _UNFINISHED_S = 6 * 3600
 
@@ -54,6 +59,7 @@ def main() -> int:
         for old in prune(folder.parent, keep=int(given.keep), newest=folder):
             print(f"Deleted    {old}")
     print(f"Back to it: make restore FROM={FOLDER}/{folder.name}")
+    print("It is personal data, also of people who ask to be forgotten later: docs/howto/backup.md")
     return 0
 
 
@@ -82,7 +88,7 @@ def make(settings: SystemSettings, name: str, *, quiesced: bool = False) -> tupl
             pending_messages=of_buffer.pending_messages,
             unrecorded_turns=of_buffer.unrecorded_turns,
             buffer=_store(of_buffer.copy),
-            context=_store(of_context.copy),
+            context=_store(of_context.copy) if of_context else None,
         )
         _look(folder, manifest)
         manifests.write(folder, manifest)
@@ -90,7 +96,7 @@ def make(settings: SystemSettings, name: str, *, quiesced: bool = False) -> tupl
         # Half of it is no backup, and it is personal data.
         delete(folder)
         raise
-    return folder, [_line(of_buffer.copy), _line(of_context.copy)]
+    return folder, [_line(of_buffer.copy), _line(of_context.copy) if of_context else ELSEWHERE]
 
 
 def prune(backups: Path, *, keep: int, newest: Path) -> list[Path]:
@@ -116,8 +122,14 @@ def _buffer(channel: grpc.Channel, name: str) -> buffer_service_pb2.BackupRespon
     return BufferServiceStub(channel).Backup(buffer_service_pb2.BackupRequest(name=name), timeout=_TIMEOUT_S)
 
 
-def _context(channel: grpc.Channel, name: str) -> context_service_pb2.BackupResponse:
-    return ContextServiceStub(channel).Backup(context_service_pb2.BackupRequest(name=name), timeout=_TIMEOUT_S)
+def _context(channel: grpc.Channel, name: str) -> context_service_pb2.BackupResponse | None:
+    """None when somebody else keeps its data."""
+    try:
+        return ContextServiceStub(channel).Backup(context_service_pb2.BackupRequest(name=name), timeout=_TIMEOUT_S)
+    except grpc.RpcError as error:
+        if parse(error).reason == "NOT_IMPLEMENTED":
+            return None
+        raise
 
 
 def _ask(program: str, address: str, question: Callable[[grpc.Channel], T]) -> T:
@@ -142,7 +154,7 @@ def _store(copy: backup_pb2.StoreCopy) -> StoreFile:
 
 
 def _look(folder: Path, manifest: Manifest) -> None:
-    for store in (manifest.buffer, manifest.context):
+    for store in manifest.stores:
         if not (folder / store.file_name).is_file():
             raise BackupError(
                 f"{folder / store.file_name} is not there: the services keep their data elsewhere. "

@@ -30,7 +30,8 @@ class StoreFile:
 
 @dataclass(frozen=True, kw_only=True)
 class Manifest:
-    """A finished backup. `quiesced`: no worker ran, and nothing came in, from the copy to the stop of the services."""
+    """A finished backup. `quiesced`: no worker ran, and nothing came in, from the copy to the stop of the services.
+    Without `context` its data are kept elsewhere, by somebody who makes the backups of them."""
 
     name: str
     created: str
@@ -40,7 +41,12 @@ class Manifest:
     pending_messages: int
     unrecorded_turns: int
     buffer: StoreFile
-    context: StoreFile
+    context: StoreFile | None
+
+    @property
+    def stores(self) -> tuple[StoreFile, ...]:
+        """The files that belong to it."""
+        return (self.buffer, self.context) if self.context else (self.buffer,)
 
 
 def folder_of(data_dir: Path, given: str) -> Path:
@@ -79,7 +85,10 @@ def read(folder: Path) -> Manifest:
     try:
         if values.pop("format") != _FORMAT:
             raise BackupError(f"{folder / FILE} was written by another version of this tool, in a format of its own.")
-        stores = {name: StoreFile(**values.pop(name)) for name in ("buffer", "context")}
+        given = {name: values.pop(name) for name in ("buffer", "context")}
+        stores = {name: None if one is None else StoreFile(**one) for name, one in given.items()}
+        if stores["buffer"] is None:
+            raise KeyError
         return Manifest(**{**values, **stores})
     except (KeyError, TypeError, AttributeError):
         raise BackupError(f"{folder / FILE} is not a manifest of this tool.") from None
@@ -87,7 +96,7 @@ def read(folder: Path) -> Manifest:
 
 def verify(folder: Path, manifest: Manifest) -> None:
     """Compare the files with the manifest. Raises BackupError."""
-    for store in (manifest.buffer, manifest.context):
+    for store in manifest.stores:
         path = folder / Path(store.file_name).name
         try:
             with path.open("rb") as file:

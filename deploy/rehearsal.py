@@ -1,6 +1,7 @@
 """Tries this version on a copy of the data, in a second system that reaches nobody, and lets it answer one message."""
 
 import argparse
+import asyncio
 import contextlib
 import json
 import os
@@ -16,6 +17,8 @@ import grpc
 from agentic_sdr.buffer.v1 import buffer_service_pb2
 from agentic_sdr.buffer.v1.buffer_service_pb2_grpc import BufferServiceStub
 from agentic_sdr.common.v1 import message_pb2, turn_pb2
+from context_service.app import check_project
+from context_service.settings import ContextSettings
 from deploy import manifest as manifests
 from deploy import restore, wait
 from deploy import settings as settings_of
@@ -24,7 +27,8 @@ from deploy.probe import CHANNEL_OPTIONS
 from deploy.settings import SystemSettings
 from deploy.supervision import SupervisionError, Supervisor, programs
 from ingress.providers.evolution.settings import EvolutionSettings
-from service_kit.settings import load
+from service_kit.errors import ServiceError
+from service_kit.settings import ConfigurationError, load
 
 FOLDER = "rehearsal"
 _ADDRESSES = ("BUFFER", "CONTEXT", "AGENT", "INGRESS", "ADMIN")
@@ -58,10 +62,13 @@ def _rehearse(settings: SystemSettings, name: str, supervisor: Supervisor) -> in
     source = manifests.folder_of(settings.data_dir, name)
     folder = supervisor.data_dir
     folder.mkdir(mode=0o700)
+    manifest = restore.checked(source)
+    if manifest.context is None:
+        _check_remote()
     where = restore.Places(buffer=folder / "buffer.db", context=folder / "context.db")
     environ = _environ(folder, where)
     alone = load(SystemSettings, environ=environ)
-    restore.put_in_place(alone, source, restore.checked(source), where)
+    restore.put_in_place(alone, source, manifest, where)
     supervisor.start(environ)
     failures = wait.until_ready(alone, supervisor, programs=programs(), timeout_s=60, since={})
     if failures:
@@ -80,6 +87,18 @@ def _sweep(supervisor: Supervisor) -> None:
     if supervisor.is_running():
         supervisor.stop()
     shutil.rmtree(supervisor.data_dir, ignore_errors=True)
+
+
+def _check_remote() -> None:
+    """A project that is used is nothing to try on, so an empty file stands in for it; but it has to fit this version.
+    Raises BackupError."""
+    settings = load(ContextSettings)
+    try:
+        asyncio.run(check_project(settings))
+    except (ConfigurationError, ServiceError) as error:
+        raise BackupError(
+            f"{error}\nThe migrations come with the new version: check it out, make migrate, make upgrade without REF."
+        ) from None
 
 
 def _environ(folder: Path, where: restore.Places) -> dict[str, str]:

@@ -12,9 +12,11 @@ import apsw
 
 from buffer_service.settings import BufferSettings
 from buffer_service.store.schema import VERSION as BUFFER_SCHEMA
+from context_service.privacy import contact_hasher
 from context_service.settings import ContextSettings
 from context_service.store.schema import migrations as context_migrations
 from deploy import manifest as manifests
+from deploy import revenants
 from deploy import settings as settings_of
 from deploy.backup import name_of_now
 from deploy.manifest import BackupError, Manifest
@@ -23,15 +25,24 @@ from deploy.supervision import SupervisionError, Supervisor
 from service_kit.backups import remove_store, sync_folder
 from service_kit.settings import load
 
+_CONTEXT_STAYED = (
+    "The context is in Supabase and stayed as it is. If you go back there too, then to an instant after this copy was "
+    "made: what the copy calls recorded has to be there, or those conversations are answered without their history."
+)
 _BESIDE = ("-wal", "-shm", "-journal")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Places:
-    """Where the stores are."""
+    """Where the stores are; the context's may be kept by somebody else."""
 
     buffer: Path
-    context: Path
+    context: Path | None
+
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files."""
+        return (self.buffer, self.context) if self.context else (self.buffer,)
 
 
 def main() -> int:
@@ -48,13 +59,17 @@ def main() -> int:
     try:
         folder = manifests.folder_of(settings.data_dir, given.source)
         manifest = checked(folder)
+        where = places()
+        _check_kinds(folder, manifest, where)
         stopped = _stop(Supervisor(settings.data_dir), allowed=given.stop == "yes")
-        kept = put_in_place(settings, folder, manifest, places())
+        again = revenants.find(buffer=where.buffer, context=where.context, copy=folder / manifest.buffer.file_name)
+        kept = put_in_place(settings, folder, manifest, where)
     except (BackupError, SupervisionError) as error:
         print(error, file=sys.stderr)
         if stopped:
             print("The system was stopped for it, and its data are as before: make up", file=sys.stderr)
         return 1
+    revenants.carry(again, buffer=where.buffer, context=where.context)
     print(f"Restored   {folder}, made {manifest.created} by version {manifest.version}")
     if kept is not None:
         print(f"Kept aside {kept}: what was there until now. It is personal data too: delete it when it is not needed.")
@@ -63,18 +78,25 @@ def main() -> int:
         f"Handed to a human: open turns {manifest.open_turns}, waiting messages {manifest.pending_messages}.",
         flush=True,
     )
-    return start()
+    if manifest.context is None:
+        print(_CONTEXT_STAYED, flush=True)
+    code = start()
+    context = load(ContextSettings)
+    hasher = contact_hasher(context.privacy_key.get_secret_value(), context.data_dir)
+    return revenants.forget(settings, again, hasher) or code
 
 
 def places() -> Places:
     """Where the settings put the stores."""
-    return Places(buffer=load(BufferSettings).path, context=load(ContextSettings).sqlite_path())
+    context = load(ContextSettings)
+    return Places(buffer=load(BufferSettings).path, context=None if context.uses_supabase else context.sqlite_path())
 
 
 def checked(folder: Path) -> Manifest:
     """The manifest of a backup that this version can start on. Raises BackupError."""
     manifest = manifests.read(folder)
-    for store, newest in ((manifest.buffer, BUFFER_SCHEMA), (manifest.context, len(context_migrations()))):
+    newest_known = (BUFFER_SCHEMA, len(context_migrations()))
+    for store, newest in zip(manifest.stores, newest_known, strict=False):
         if store.schema_version > newest:
             raise BackupError(
                 f"{folder / store.file_name} has schema {store.schema_version}, and this version knows {newest}: "
@@ -86,8 +108,8 @@ def checked(folder: Path) -> Manifest:
 
 def put_in_place(settings: SystemSettings, folder: Path, manifest: Manifest, where: Places) -> Path | None:
     """Replace the stores, which nobody may have open; the folder with what was there. Raises BackupError."""
-    sources = {name: folder / name for name in (manifest.buffer.file_name, manifest.context.file_name)}
-    targets = dict(zip(sources, (where.buffer, where.context), strict=True))
+    sources = {store.file_name: folder / store.file_name for store in manifest.stores}
+    targets = dict(zip(sources, where.paths, strict=False))
     for target in targets.values():
         if in_use(target):
             raise BackupError(f"{target} is in use by a process that make up did not start: stop it first.")
@@ -126,6 +148,20 @@ def in_use(path: Path) -> bool:
 def start() -> int:
     """`make up`, in a process of its own: its code may be another version than ours."""
     return subprocess.run([sys.executable, "-m", "deploy.up"], check=False).returncode
+
+
+def _check_kinds(folder: Path, manifest: Manifest, where: Places) -> None:
+    """Half of a backup is none. Raises BackupError."""
+    if manifest.context is None and where.context is not None:
+        raise BackupError(
+            f"{folder} has no copy of the context, which was in Supabase when it was made; SDR_CONTEXT_STORE says that "
+            "it is in a file now. With SDR_CONTEXT_STORE=supabase it can be restored."
+        )
+    if manifest.context is not None and where.context is None:
+        raise BackupError(
+            f"{folder} holds a copy of the context, and SDR_CONTEXT_STORE=supabase would not look at it. "
+            "Without that setting it can be restored."
+        )
 
 
 def _stop(supervisor: Supervisor, *, allowed: bool) -> bool:

@@ -170,8 +170,8 @@ class Upgrade:
     def _put_back(self, folder: Path) -> str | None:
         """What became of the data; None when they have to stay although the old version cannot read them."""
         manifest, where = manifests.read(folder), restore.places()
-        found = (_schema(where.buffer), _schema(where.context))
-        if found == (manifest.buffer.schema_version, manifest.context.schema_version):
+        # What is in Supabase is brought to a new version by `make migrate` alone.
+        if [_schema(path) for path in where.paths] == [store.schema_version for store in manifest.stores]:
             return "The data stayed as they were."
         try:
             moved_on = copies.moved_on(folder / manifest.buffer.file_name, where.buffer)

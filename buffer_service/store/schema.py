@@ -1,6 +1,6 @@
 """The SQLite schema, by version. A migration is a script that lifts a file by one version; they are never edited."""
 
-VERSION = 4
+VERSION = 5
 
 MIGRATIONS: dict[int, str] = {
     1: """
@@ -65,4 +65,11 @@ CREATE TABLE quarantine (
     2: "ALTER TABLE conversation ADD COLUMN average_gap INTEGER NOT NULL DEFAULT 0;",
     3: "ALTER TABLE echo ADD COLUMN position INTEGER NOT NULL DEFAULT 0;",
     4: "CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID",
+    5: """
+CREATE TABLE forgotten (
+  conversation_id TEXT PRIMARY KEY, tenant TEXT NOT NULL, forgotten_at INTEGER NOT NULL
+) WITHOUT ROWID;
+CREATE INDEX conversation_silent ON conversation (activity_at)
+  WHERE turn_id = '' AND pending = 0 AND unrecorded = 0 AND pause_since IS NULL AND echoes = 0;
+""",
 }

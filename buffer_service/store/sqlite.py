@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from buffer_service.store import rows
@@ -11,6 +12,8 @@ from buffer_service.store.lane_tables import LaneTables
 from buffer_service.turn_taking.entities import InboxMessage, Lane, Scope, Turn
 
 LIVE = "(turn_id <> '' OR pending > 0 OR unrecorded > 0 OR pause_since IS NOT NULL)"
+SILENT = "turn_id = '' AND pending = 0 AND unrecorded = 0 AND pause_since IS NULL AND echoes = 0"
+_TO_SCRUB = "erased"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,7 +33,11 @@ class DeadLetter:
 class SqliteStore(LaneTables):
     """What the service asks of its store besides lanes."""
 
-    erased = False
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        # A process before this one may have erased and never have come to the rest.
+        self.erased = bool(self.query("SELECT 1 FROM meta WHERE name = ?", (_TO_SCRUB,)))
+        self._in_log = self.erased
 
     # ---- identity
 
@@ -180,18 +187,26 @@ class SqliteStore(LaneTables):
     # ---- erasing
 
     def conversations_of_person(self, tenant: str, alias: str) -> list[str]:
-        """Conversations of a person over all channels and instances, also those that were merged away."""
+        """Conversations of a person over all channels and instances: under this name, under any other name that one of
+        them knows, and those that were merged away."""
         found = self.ask(
             "WITH RECURSIVE person (name) AS ("
-            "SELECT conversation_id FROM alias WHERE tenant = ? AND alias = ? UNION "
-            "SELECT c.conversation_id FROM conversation c JOIN person p ON c.merged_into = p.name "
-            "AND c.merged_into <> '') SELECT name FROM person",
+            "SELECT conversation_id FROM alias WHERE tenant = ?1 AND alias = ?2 UNION "
+            "SELECT c.conversation_id FROM person p JOIN conversation c ON c.merged_into = p.name "
+            "AND c.merged_into <> '' UNION "
+            "SELECT other.conversation_id FROM person p JOIN alias mine ON mine.conversation_id = p.name "
+            "JOIN alias other ON other.tenant = ?1 AND other.alias = mine.alias) SELECT name FROM person",
             (tenant, alias),
         )
         return [row[0] for row in found]
 
     def erase(self, conversation_id: str) -> int:
         """Deletes everything of a conversation; the number of messages."""
+        messages = self._delete_conversation(conversation_id)
+        self._has_erased()
+        return messages
+
+    def _delete_conversation(self, conversation_id: str) -> int:
         self._save()
         self._lanes.pop(conversation_id, None)
         for (tenant,) in self.query("SELECT tenant FROM conversation WHERE conversation_id = ?", (conversation_id,)):
@@ -207,22 +222,43 @@ class SqliteStore(LaneTables):
         for table in ("message", "turn", "echo", "dead_letter", "alias", "conversation"):
             self.db.execute(f"DELETE FROM {table} WHERE conversation_id = ?", (conversation_id,))
         self._count_live()
-        self.erased = True
         return messages
 
-    def erase_quarantine(self, needles: Sequence[str]) -> None:
-        """Deletes quarantined bodies in which one of these occurs."""
+    def erase_quarantine(self, tenant: str, needles: Sequence[str]) -> int:
+        """Deletes a business's quarantined bodies in which one of these occurs; how many."""
+        deleted = 0
         for needle in needles:
-            self.db.execute("DELETE FROM quarantine WHERE instr(body, CAST(? AS BLOB)) > 0", (needle,))
+            self.db.execute(
+                "DELETE FROM quarantine WHERE tenant = ? AND instr(body, CAST(? AS BLOB)) > 0", (tenant, needle)
+            )
+            deleted += self.db.changes()
+        if deleted:
+            self._has_erased()
+        return deleted
+
+    def _has_erased(self) -> None:
+        self.erased = self._in_log = True
+        self.db.execute("INSERT OR IGNORE INTO meta (name, value) VALUES (?, '')", (_TO_SCRUB,))
+
+    def leave_tombstones(self, tenant: str, conversation_ids: Sequence[str], now: int) -> None:
+        """Notes that these conversations were erased on request: a copy of the file that still has them is told so."""
+        for conversation_id in conversation_ids:
+            self.db.execute(
+                "INSERT OR IGNORE INTO forgotten (conversation_id, tenant, forgotten_at) VALUES (?, ?, ?)",
+                (conversation_id, tenant, now),
+            )
 
     def vacuum(self, *, at_most_bytes: int) -> bool:
         """Leaves nothing of what was erased in the file or its log; True when done. Copies the file, so a large one has
         to wait for a quiet moment. Outside a transaction only."""
-        self.query("PRAGMA wal_checkpoint(TRUNCATE)")
+        if self._in_log:
+            self.query("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._in_log = False
         if self.path.stat().st_size > at_most_bytes:
             return False
         # secure_delete misses the copies that page rebalancing leaves behind.
         self.query("VACUUM")
+        self.query("DELETE FROM meta WHERE name = ?", (_TO_SCRUB,))
         self.query("PRAGMA wal_checkpoint(TRUNCATE)")
         self.erased = False
         return True
@@ -239,6 +275,27 @@ class SqliteStore(LaneTables):
                 self.db.execute(f"DELETE FROM {table} WHERE turn_id = ?", (turn_id,))
         self.db.execute("DELETE FROM quarantine WHERE created_at < ?", (before,))
         return len(found)
+
+    def sweep_people(self, before: int, limit: int = 200) -> int:
+        """Deletes dead letters from before this instant, and conversations that are silent since then and of which no
+        turn is left, with their names; the number of rows. A conversation goes after those that were merged into it."""
+        self._save()
+        self.db.execute(
+            "DELETE FROM dead_letter WHERE dead_letter_id IN "
+            "(SELECT dead_letter_id FROM dead_letter WHERE created_at < ? LIMIT ?)",
+            (before, limit),
+        )
+        letters = self.db.changes()
+        found = self.query(
+            f"SELECT conversation_id FROM conversation c WHERE {SILENT} AND activity_at < ?1 AND created_at < ?1 "
+            "AND NOT EXISTS (SELECT 1 FROM turn t WHERE t.conversation_id = c.conversation_id AND t.ended_no > 0) "
+            "AND NOT EXISTS (SELECT 1 FROM conversation m WHERE m.merged_into = c.conversation_id "
+            "AND m.merged_into <> '') LIMIT ?2",
+            (before, limit),
+        )
+        for (conversation_id,) in found:
+            self._delete_conversation(conversation_id)
+        return letters + len(found)
 
 
 def _dead_letter(row: rows.Row) -> DeadLetter:

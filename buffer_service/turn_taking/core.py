@@ -139,8 +139,10 @@ class TurnTaking(Replies):
         self.settle(now)
         return lane
 
-    def forget(self, now: int, lane: Lane) -> None:
-        """Takes the turn away; the store erases the lane in the same transaction."""
+    def forget(self, now: int, lane: Lane, *, said: Iterable[str] = ()) -> None:
+        """Takes the turn away; the store erases the lane in the same transaction. `said` are texts of turns before it
+        whose echoes may still come."""
+        self.forgotten += [(now + self.policy.evidence, text) for text in said]
         turn = lane.turn
         if turn:
             holder = self.runs[turn.turn_id].holder

@@ -212,7 +212,7 @@ class SupabaseStore:
         return Swept(**await self._client.call("sdr_sweep", p_before=rows.to_text(before_ms), p_limit=limit))
 
     async def back_up(self, backups: Backups, name: str) -> Copied:
-        raise KeptElsewhere(store="supabase")
+        raise KeptElsewhere
 
     async def ping(self) -> None:
         """Asked every half second; the database is asked less often, and over every connection that is kept warm."""

@@ -47,9 +47,11 @@ class BufferStore(LaneStore, Protocol):
     def stats(self, tenant: str) -> dict[str, Any]: ...
     def conversations_of_person(self, tenant: str, alias: str) -> list[str]: ...
     def erase(self, conversation_id: str) -> int: ...
-    def erase_quarantine(self, needles: Sequence[str]) -> None: ...
+    def erase_quarantine(self, tenant: str, needles: Sequence[str]) -> int: ...
+    def leave_tombstones(self, tenant: str, conversation_ids: Sequence[str], now: int) -> None: ...
     def vacuum(self, *, at_most_bytes: int) -> bool: ...
     def sweep(self, before: int, limit: int = 200) -> int: ...
+    def sweep_people(self, before: int, limit: int = 200) -> int: ...
 
 
 class Home(Protocol):
@@ -162,12 +164,15 @@ class ModelStore(MemoryStore):
         return (scope, message_id) in self.messages
 
     def conversations_of_person(self, tenant: str, alias: str) -> list[str]:
-        named = {n for (scope, a), n in self.aliases.items() if scope.tenant == tenant and a == alias}
-        found = list(named)
-        for name in named:
-            if name in self.lanes:
-                found += [n for n in self.merged_into(self.lanes[name]) if n not in found]
-        return found
+        mine = {(a, n) for (scope, a), n in self.aliases.items() if scope.tenant == tenant}
+        found: set[str] = set()
+        more = {n for a, n in mine if a == alias}
+        while more - found:
+            found |= more
+            names = {a for a, n in mine if n in found}
+            merged = {m for n in found if n in self.lanes for m in self.merged_into(self.lanes[n])}
+            more = {n for a, n in mine if a in names} | merged
+        return sorted(found)
 
     # ---- evidence, dead letters, counts
 
@@ -254,8 +259,14 @@ class ModelStore(MemoryStore):
         self.erased = True
         return found
 
-    def erase_quarantine(self, needles: Sequence[str]) -> None:
-        self.quarantined = [q for q in self.quarantined if not any(n.encode() in q[1] for n in needles)]
+    def erase_quarantine(self, tenant: str, needles: Sequence[str]) -> int:
+        gone = [q for q in self.quarantined if q[0].tenant == tenant and any(n.encode() in q[1] for n in needles)]
+        self.quarantined = [q for q in self.quarantined if q not in gone]
+        self.erased = self.erased or bool(gone)
+        return len(gone)
+
+    def leave_tombstones(self, tenant: str, conversation_ids: Sequence[str], now: int) -> None:
+        """They are for copies of a file."""
 
     def vacuum(self, *, at_most_bytes: int) -> bool:
         self.erased = False
@@ -269,6 +280,22 @@ class ModelStore(MemoryStore):
             self.messages = {k: m for k, m in self.messages.items() if m.turn_id != turn_id}
         self.quarantined = [q for q in self.quarantined if q[2] >= before]
         return len(old[:limit])
+
+    def sweep_people(self, before: int, limit: int = 200) -> int:
+        letters = [d for d in self.letters if d.created_at < before][:limit]
+        self.letters = [d for d in self.letters if d not in letters]
+        busy = {t.conversation_id for t in self.turns.values()} | {lane.merged_into for lane in self.lanes.values()}
+        silent = [
+            lane.conversation_id
+            for lane in self.lanes.values()
+            if max(lane.activity_at, lane.created_at) < before
+            and not (self._live(lane) or lane.echoes or lane.conversation_id in busy)
+        ][:limit]
+        erased = self.erased
+        for name in silent:
+            self.erase(name)
+        self.erased = erased
+        return len(letters) + len(silent)
 
 
 class MemoryHome:

@@ -252,7 +252,7 @@ async def test_a_file_of_the_version_before_is_lifted(tmp_path: Path) -> None:
     async with buffer(tmp_path) as stub:
         [result] = await enqueue(stub, message("m1"))
     db = apsw.Connection(str(tmp_path / "buffer.db"))
-    db.execute(f"DROP TABLE meta; PRAGMA user_version = {VERSION - 1}").fetchall()
+    db.execute(f"DROP TABLE forgotten; DROP INDEX conversation_silent; PRAGMA user_version = {VERSION - 1}").fetchall()
     db.close()
     async with buffer(tmp_path) as stub:
         assert (await lane(stub, result.conversation_id)).state == pb.LANE_STATE_WAITING

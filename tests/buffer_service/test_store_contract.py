@@ -30,6 +30,7 @@ from tests.buffer_service.broken_stores import BROKEN
 from tests.buffer_service.stores import STORES, BufferStore, Home, SqliteHome
 
 HERE = Scope("default", "test", "one")
+THERE = Scope("other", "test", "one")
 T0 = 1_000_000
 ALL = 1 << 62
 
@@ -507,7 +508,19 @@ class TestIdentity:
             store.lane(merged).merged_into = here
             store.lane(twice).merged_into = merged
             assert set(store.conversations_of_person("default", "p")) == {here, there, merged, twice}
+            assert len(store.conversations_of_person("default", "p")) == 4
             assert store.conversations_of_person("default", "q") == []
+
+    def test_a_person_is_found_by_a_name_that_only_another_place_knows(self, home: Home) -> None:
+        """One shop knew a phone and a LID, another only the LID: forgetting by phone left the other one's messages."""
+        desk = Desk(home)
+        both = desk.new_lane("phone:1", "lid:1")
+        lid = desk.new_lane("lid:1", "bsuid:1", scope=Scope("default", "x", "y"))
+        bsuid = desk.new_lane("bsuid:1", scope=Scope("default", "x", "z"))
+        desk.new_lane("phone:2", "lid:2")
+        with desk.step() as store:
+            for name in ("phone:1", "lid:1", "bsuid:1"):
+                assert set(store.conversations_of_person("default", name)) == {both, lid, bsuid}
 
 
 class TestHistory:
@@ -759,6 +772,7 @@ class TestForgetting:
                 lane.echoes = [Echo("x", T0, incoming)]
             store.quarantine(HERE, "?", b"from 5581 to", T0)
             store.quarantine(HERE, "?", b"other", T0)
+            store.quarantine(THERE, "?", b"another business's 5581", T0)
         with desk.step() as store:
             # Handed out and changed before: it must not come back when the step is saved.
             lane = store.lane(gone)
@@ -766,7 +780,8 @@ class TestForgetting:
             assert lane.turn is not None
             turn_id, lane.turn = lane.turn.turn_id, None
             assert store.erase(gone) == 3
-            store.erase_quarantine(["5581"])
+            assert store.erase_quarantine("default", ["5581", "never"]) == 1
+            store.leave_tombstones("default", [gone], T0)
         assert desk.store.erased
         assert desk.store.vacuum(at_most_bytes=ALL) and not desk.store.erased
         desk.restart()
@@ -789,7 +804,7 @@ class TestForgetting:
                 1,
                 1,
                 1,
-                1,
+                2,
             )
 
     def test_the_name_of_a_forgotten_person_is_free(self, home: Home) -> None:
@@ -846,6 +861,41 @@ class TestForgetting:
         with desk.step() as store:
             assert store.sweep(T0 + 10) == 1
             assert store.sweep(T0 + 10) == 0
+
+    def test_who_has_been_silent_for_long_goes_with_their_names_and_others_stay(self, home: Home) -> None:
+        desk = Desk(home)
+        silent, spoke = desk.new_lane("phone:1"), desk.new_lane("phone:2", now=T0 + 10)
+        older = desk.new_lane("phone:3")
+        kept = {name: desk.new_lane(f"phone:{name}") for name in ("turn", "ended", "pending", "unrecorded", "paused")}
+        younger = desk.new_lane()
+        with desk.step() as store:
+            store.lane(younger).merged_into = older
+            desk.open_turn(store.lane(kept["turn"]))
+            desk.ended(store.lane(kept["ended"]), recorded=True)
+            desk.ended(store.lane(kept["unrecorded"]))
+            store.lane(kept["pending"]).pending = [desk.write(store.lane(kept["pending"]))]
+            store.lane(kept["paused"]).pause = Pause(T0, T0, "rpc")
+            for at in (T0, T0 + 10):
+                store.bury(desk.open_turn(store.lane(spoke)), "attempts", at)
+            store.lane(spoke).turn = None
+        with desk.step() as store:
+            # Whoever was merged goes first, else their conversation would lead nowhere.
+            assert store.sweep_people(T0 + 10) == 3
+            with pytest.raises(UnknownConversation):
+                store.lane(younger)
+            assert store.lane(older).aliases == ("phone:3",)
+        with desk.step() as store:
+            assert [store.sweep_people(T0 + 10), store.sweep_people(T0 + 10)] == [1, 0]
+        assert not desk.store.erased, "the file is not rebuilt for it"
+        desk.restart()
+        with desk.step() as store:
+            assert store.conversations_of_person("default", "phone:1") == []
+            assert [d.created_at for d in letters(store)] == [T0 + 10]
+            assert all(store.lane(name).activity_at for name in (spoke, *kept.values()))
+            assert store.stats("")["conversations"] == 6
+            for gone in (silent, older):
+                with pytest.raises(UnknownConversation):
+                    store.lane(gone)
 
     def test_the_sweep_stops_at_its_limit(self, home: Home) -> None:
         desk = Desk(home)

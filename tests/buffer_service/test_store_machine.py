@@ -499,6 +499,10 @@ class StoreMachine(RuleBasedStateMachine):
     def sweep(self, fate: Fate) -> None:
         self.both(lambda side: side.store.sweep(self.now - RETENTION), fate)
 
+    @rule(fate=FATES)
+    def sweep_people(self, fate: Fate) -> None:
+        self.both(lambda side: side.store.sweep_people(self.now - RETENTION), fate)
+
     @rule()
     def restart(self) -> None:
         for side in self.sides:
