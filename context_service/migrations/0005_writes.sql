@@ -79,19 +79,27 @@ DECLARE
     theirs      public.leads;
     ours        public.leads;
     newer       text[];
+    told        text[];
     preferences jsonb;
     flags       jsonb := '{}';
+    -- What a lead has of a field that nobody told anything about.
+    blank       CONSTANT jsonb :=
+        '{"current_stage": "INITIAL_CONTACT", "qualification_score": 0, "qualification_status": "PENDING"}';
 BEGIN
     PERFORM FROM public.leads WHERE id IN (p_lead, p_into) ORDER BY id FOR UPDATE;
     SELECT * INTO theirs FROM public.leads WHERE id = p_lead;
     SELECT * INTO ours FROM public.leads WHERE id = p_into;
-    SELECT coalesce(array_agg(field), '{}') INTO newer FROM (
-        SELECT field FROM public.lead_changes WHERE lead_id IN (p_lead, p_into) GROUP BY field
-        HAVING max(changed_at) FILTER (WHERE lead_id = p_lead)
-            > coalesce(max(changed_at) FILTER (WHERE lead_id = p_into), '-infinity')
+    SELECT coalesce(array_agg(field) FILTER (WHERE at > coalesce(ours_at, '-infinity')), '{}'),
+        coalesce(array_agg(field) FILTER (WHERE ours_at IS NOT NULL), '{}')
+    INTO newer, told FROM (
+        SELECT field, max(changed_at) FILTER (WHERE lead_id = p_lead) AS at,
+            max(changed_at) FILTER (WHERE lead_id = p_into) AS ours_at
+        FROM public.lead_changes WHERE lead_id IN (p_lead, p_into) GROUP BY field
     ) AS changed;
+    -- The audit may be too old to be there: what only they have is taken over as well.
     SELECT coalesce(jsonb_object_agg(key, value), '{}') INTO preferences FROM jsonb_each(theirs.preferences)
-    WHERE 'preferences.' || key = ANY (newer) OR NOT ours.preferences ? key;
+    WHERE 'preferences.' || key = ANY (newer)
+       OR NOT ours.preferences ? key AND 'preferences.' || key <> ALL (told);
     IF theirs.needs_human AND NOT ours.needs_human THEN
         flags := flags || '{"needs_human": true}';
     END IF;
@@ -102,7 +110,9 @@ BEGIN
         SELECT jsonb_object_agg(key, value) FROM jsonb_each(to_jsonb(theirs))
         WHERE key IN ('name', 'email', 'bill_value', 'current_stage', 'qualification_score', 'qualification_status',
                       'interested', 'chosen_flow')
-          AND (key = ANY (newer) OR nullif(to_jsonb(ours) ->> key, '') IS NULL AND nullif(value, 'null') IS NOT NULL)
+          AND (key = ANY (newer) OR key <> ALL (told)
+              AND coalesce(nullif(to_jsonb(ours) ->> key, ''), blank ->> key) IS NOT DISTINCT FROM blank ->> key
+              AND coalesce(nullif(value #>> '{}', ''), blank ->> key) IS DISTINCT FROM blank ->> key)
     ), '{}'), preferences, false, p_by, p_now);
     PERFORM public.sdr_audit(p_into, 'merged_lead', p_lead::text, p_into::text, p_by, p_now);
     UPDATE public.conversations AS one SET status = 'COMPLETED', is_active = false
@@ -249,6 +259,15 @@ BEGIN
     FOR step IN SELECT jsonb_array_elements(p -> 'merged') LOOP
         PERFORM public.sdr_absorb(v_tenant, step #>> '{}', v_id, v_lead, v_turn, v_now);
     END LOOP;
+    IF EXISTS (
+        SELECT FROM unnest(v_aliases, ARRAY(SELECT jsonb_array_elements_text(p -> 'hashes'))) AS one (alias, hash)
+        JOIN public.do_not_contact AS marked ON marked.tenant = v_tenant AND marked.contact_hash = one.hash
+        WHERE NOT EXISTS (
+            SELECT FROM public.lead_aliases AS known WHERE known.tenant = v_tenant AND known.alias = one.alias)
+    ) THEN
+        -- One of the new names is of somebody who is never to be contacted.
+        PERFORM public.sdr_change_lead(v_lead, '{"do_not_contact": true}', '{}', false, v_turn, v_now);
+    END IF;
     PERFORM public.sdr_learn_names(v_tenant, v_lead, p ->> 'contact', v_aliases, v_turn, v_now);
 
     -- History. A message that the provider delivered in another turn is not stored again.

@@ -131,9 +131,43 @@ BEGIN
     GET DIAGNOSTICS n = ROW_COUNT;
     counts := counts || jsonb_build_object('conversations', n);
     DELETE FROM public.leads WHERE id IN (
-        SELECT id FROM public.leads AS one WHERE updated_at < p_before
+        SELECT id FROM public.leads AS one WHERE updated_at < p_before AND NOT do_not_contact
         AND NOT EXISTS (SELECT FROM public.conversations WHERE lead_id = one.id)
         LIMIT p_limit FOR UPDATE SKIP LOCKED);
     GET DIAGNOSTICS n = ROW_COUNT;
     RETURN counts || jsonb_build_object('leads', n);
+END $$;
+
+-- Who is too old as well, but never to be contacted: their names are wanted as hashes before they go.
+CREATE FUNCTION public.sdr_marked_and_old(p_before timestamptz, p_limit integer) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = '' AS $$
+    SELECT coalesce(jsonb_agg(jsonb_build_object('lead', id, 'tenant', tenant, 'names', (
+        SELECT coalesce(jsonb_agg(alias), '[]') FROM public.lead_aliases WHERE lead_id = found.id
+    ))), '[]')
+    FROM (
+        SELECT id, tenant FROM public.leads AS one WHERE updated_at < p_before AND do_not_contact
+        AND NOT EXISTS (SELECT FROM public.conversations WHERE lead_id = one.id)
+        LIMIT p_limit
+    ) AS found
+$$;
+
+-- One of them goes, unless they wrote again meanwhile, and a keyed hash of each name stays. How many went.
+CREATE FUNCTION public.sdr_sweep_marked(p_lead uuid, p_before timestamptz, p_hashes jsonb, p_now timestamptz)
+RETURNS bigint LANGUAGE plpgsql SET search_path = '' AS $$
+DECLARE
+    v_tenant text;
+    names    text[];
+BEGIN
+    SELECT tenant INTO v_tenant FROM public.leads AS one
+    WHERE id = p_lead AND updated_at < p_before AND do_not_contact
+      AND NOT EXISTS (SELECT FROM public.conversations WHERE lead_id = one.id)
+    FOR UPDATE SKIP LOCKED;
+    names := ARRAY(SELECT alias FROM public.lead_aliases WHERE lead_id = p_lead);
+    IF v_tenant IS NULL OR NOT p_hashes ?& names THEN
+        RETURN 0;
+    END IF;
+    INSERT INTO public.do_not_contact (tenant, contact_hash, created_at)
+    SELECT DISTINCT v_tenant, p_hashes ->> name, p_now FROM unnest(names) AS name ON CONFLICT DO NOTHING;
+    DELETE FROM public.leads WHERE id = p_lead;
+    RETURN 1;
 END $$;

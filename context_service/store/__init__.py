@@ -155,7 +155,8 @@ class ContextStore(Protocol):
 
     async def sweep(self, before_ms: int, *, limit: int) -> Swept:
         """Delete at most `limit` rows of each table that are older than that instant, and then conversations and leads
-        of which nothing newer is left. One step of the retention sweeper: repeat until it deletes nothing."""
+        of which nothing newer is left. Who is never to be contacted stays so, as keyed hashes. One step of the
+        retention sweeper: repeat until it deletes nothing."""
         ...
 
     async def back_up(self, backups: Backups, name: str) -> Copied:

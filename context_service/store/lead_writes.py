@@ -24,9 +24,18 @@ def lead_of(
     return conversation_lead or (candidates[0] if candidates else None) or _create(db, record, hasher, now)
 
 
-def learn_names(db: apsw.Connection, lead_id: str, record: TurnRecord, now: str) -> None:
-    """The aliases that came with the turn, and the phone number. An alias stays with the lead that had it first."""
+def learn_names(db: apsw.Connection, lead_id: str, record: TurnRecord, hasher: ContactHasher, now: str) -> None:
+    """The aliases that came with the turn, and the phone number. An alias stays with the lead that had it first; a new
+    one may be of somebody who is never to be contacted."""
     tenant = record.scope.tenant
+    if _marked(db, tenant, hasher.hashes(tenant, _unknown_names(db, record))):
+        change(
+            db,
+            lead_id,
+            LeadPatch(values={LeadField.DO_NOT_CONTACT: True}, preferences={}),
+            by=record.turn_id,
+            now=now,
+        )
     others = [one for one in reads.leads_by_age(db, tenant, record.contact.all_aliases) if one != lead_id]
     if others:
         # The buffer merges conversations of one place only; whether two leads of two places are one person is not
@@ -82,14 +91,33 @@ def audit(db: apsw.Connection, lead_id: str, field: str, old: object, new: objec
 
 def _create(db: apsw.Connection, record: TurnRecord, hasher: ContactHasher, now: str) -> str:
     lead_id, tenant = str(uuid.uuid4()), record.scope.tenant
-    hashes = hasher.hashes(tenant, record.contact.all_aliases)
+    marked = _marked(db, tenant, hasher.hashes(tenant, record.contact.all_aliases))
     db.execute(
-        "INSERT INTO leads (id, tenant, phone_number, do_not_contact, created_at, updated_at) VALUES (?, ?, ?, "
-        "EXISTS (SELECT 1 FROM do_not_contact WHERE tenant = ? AND contact_hash IN (SELECT value FROM json_each(?))), "
-        "?, ?)",
-        (lead_id, tenant, record.contact.contact, tenant, rows.to_json(hashes), now, now),
+        "INSERT INTO leads (id, tenant, phone_number, do_not_contact, created_at, updated_at) "
+        "VALUES (?, ?, ?, ?, ?, ?)",
+        (lead_id, tenant, record.contact.contact, int(marked), now, now),
     )
     return lead_id
+
+
+def _marked(db: apsw.Connection, tenant: str, hashes: tuple[str, ...]) -> bool:
+    """Somebody with one of these hashes was erased and is never to be contacted."""
+    found = db.execute(
+        "SELECT EXISTS (SELECT 1 FROM do_not_contact WHERE tenant = ? "
+        "AND contact_hash IN (SELECT value FROM json_each(?)))",
+        (tenant, rows.to_json(hashes)),
+    ).get
+    return bool(found)
+
+
+def _unknown_names(db: apsw.Connection, record: TurnRecord) -> tuple[str, ...]:
+    """The turn's aliases that no lead has."""
+    found = db.execute(
+        "SELECT value FROM json_each(?) "
+        "WHERE NOT EXISTS (SELECT 1 FROM lead_aliases WHERE tenant = ? AND alias = json_each.value)",
+        (rows.to_json(record.contact.all_aliases), record.scope.tenant),
+    )
+    return tuple(alias for (alias,) in found)
 
 
 def _take_phone_number(db: apsw.Connection, lead_id: str, record: TurnRecord, now: str) -> None:

@@ -1,6 +1,7 @@
 """Two conversations that the buffer found to be one person's: the younger one's history and lead go to the older."""
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import apsw
@@ -20,6 +21,12 @@ _MERGED_FIELDS = (
     LeadField.CHOSEN_FLOW,
 )
 _FLAGS = (LeadField.NEEDS_HUMAN, LeadField.DO_NOT_CONTACT)
+# What a lead has of a field that nobody told anything about.
+_BLANK: Mapping[LeadField, str | int | None] = {
+    LeadField.CURRENT_STAGE: "INITIAL_CONTACT",
+    LeadField.QUALIFICATION_SCORE: 0,
+    LeadField.QUALIFICATION_STATUS: "PENDING",
+}
 _log = logs.get(__name__)
 
 
@@ -30,11 +37,9 @@ def absorb(db: apsw.Connection, record: TurnRecord, lead_id: str, now: str) -> N
     ).fetchall()
     done = {one for (one,) in known} | {record.conversation_id}
     for younger in record.merged_conversation_ids:
-        if younger in done:
+        tenant, other = db.execute("SELECT tenant, lead_id FROM conversations WHERE id = ?", (younger,)).get or ("", "")
+        if younger in done or tenant not in ("", record.scope.tenant):
             continue
-        other: str | None = db.execute(
-            "SELECT lead_id FROM conversations WHERE id = ? AND tenant = ?", (younger, record.scope.tenant)
-        ).get
         _move_conversation(db, younger, record, now)
         if other and other != lead_id:
             merge_leads(db, other, into=lead_id, by=record.turn_id, now=now)
@@ -91,7 +96,7 @@ def _move_conversation(db: apsw.Connection, younger: str, record: TurnRecord, no
     )
     db.execute("DELETE FROM usage_days WHERE conversation_id = :younger AND tenant = :tenant", names)
     # What was merged into the younger one stands for the older one too.
-    db.execute("UPDATE merged_conversations SET into_id = :older WHERE into_id = :younger", names)
+    db.execute(f"UPDATE merged_conversations SET into_id = :older WHERE into_id = :younger AND {known}", names)
     db.execute(
         "INSERT INTO merged_conversations (conversation_id, tenant, into_id, merged_at) "
         "VALUES (:younger, :tenant, :older, :now) ON CONFLICT (conversation_id) DO NOTHING",
@@ -101,12 +106,13 @@ def _move_conversation(db: apsw.Connection, younger: str, record: TurnRecord, no
 
 
 def _newer_values(db: apsw.Connection, lead_id: str, into: str) -> dict[LeadField, str | int | bool | None]:
-    """The values of the lead that are set and newer than those of the one that stays."""
+    """The values of the lead that are newer than those of the one that stays, or that only it has."""
     theirs, ours = _columns(db, lead_id), _columns(db, into)
     when_theirs, when_ours = _changed(db, lead_id), _changed(db, into)
     values: dict[LeadField, str | int | bool | None] = {}
     for field in _MERGED_FIELDS:
-        if field in when_theirs and when_theirs[field] > when_ours.get(field, ""):
+        only_theirs = field not in when_ours and _is_blank(field, ours[field]) and not _is_blank(field, theirs[field])
+        if when_theirs.get(field, "") > when_ours.get(field, "") or only_theirs:
             values[field] = rows.from_column(field, theirs[field])
     for flag in _FLAGS:
         if theirs[flag] and not ours[flag]:
@@ -115,13 +121,25 @@ def _newer_values(db: apsw.Connection, lead_id: str, into: str) -> dict[LeadFiel
 
 
 def _newer_preferences(db: apsw.Connection, lead_id: str, into: str) -> dict[str, str]:
-    theirs = json.loads(db.execute("SELECT preferences FROM leads WHERE id = ?", (lead_id,)).get)
+    theirs, ours = _preferences(db, lead_id), _preferences(db, into)
     when_theirs, when_ours = _changed(db, lead_id), _changed(db, into)
-    return {
-        key: value
-        for key, value in theirs.items()
-        if when_theirs.get(f"preferences.{key}", "") > when_ours.get(f"preferences.{key}", "")
-    }
+    newer: dict[str, str] = {}
+    for key, value in theirs.items():
+        field = f"preferences.{key}"
+        only_theirs = field not in when_ours and key not in ours
+        if when_theirs.get(field, "") > when_ours.get(field, "") or only_theirs:
+            newer[key] = value
+    return newer
+
+
+def _preferences(db: apsw.Connection, lead_id: str) -> dict[str, str]:
+    found: dict[str, str] = json.loads(db.execute("SELECT preferences FROM leads WHERE id = ?", (lead_id,)).get)
+    return found
+
+
+def _is_blank(field: LeadField, column: str | int | None) -> bool:
+    """Nothing is known: the audit may be too old to be there, so it alone cannot say."""
+    return column in (None, "") or column == _BLANK.get(field)
 
 
 def _columns(db: apsw.Connection, lead_id: str) -> dict[LeadField, str | int | None]:

@@ -1,10 +1,12 @@
 """Deleting what is older than the business wants to keep; each step is the inside of one short transaction."""
 
-from typing import Final
+from typing import Any, Final
 
 import apsw
 
 from context_service.domain import Swept
+from context_service.privacy import ContactHasher
+from context_service.store import rows
 
 _BY_AGE: Final = {"messages": "created_at", "turns": "created_at", "lead_changes": "changed_at"}
 _CONVERSATIONS: Final = (
@@ -17,8 +19,8 @@ _LEADS: Final = (
 )
 
 
-def sweep(db: apsw.Connection, before: str, limit: int) -> Swept:
-    """See `ContextStore.sweep`; `before` is an instant as it is stored."""
+def sweep(db: apsw.Connection, before: str, limit: int, *, hasher: ContactHasher, now: str) -> Swept:
+    """See `ContextStore.sweep`; `before` and `now` are instants as they are stored."""
     names = {"before": before, "limit": limit}
     deleted: dict[str, int] = {}
     for table, column in _BY_AGE.items():
@@ -34,7 +36,23 @@ def sweep(db: apsw.Connection, before: str, limit: int) -> Swept:
     )
     deleted["usage_days"] = db.changes()
     # A conversation and a lead go when nothing that is newer hangs on them.
-    for table, chosen in (("conversations", _CONVERSATIONS), ("leads", _LEADS)):
-        db.execute(f"DELETE FROM {table} WHERE id IN ({chosen})", names)
-        deleted[table] = db.changes()
+    db.execute(f"DELETE FROM conversations WHERE id IN ({_CONVERSATIONS})", names)
+    deleted["conversations"] = db.changes()
+    leads = rows.to_json([lead_id for (lead_id,) in db.execute(_LEADS, names)])
+    _keep_marks(db, leads, hasher=hasher, now=now)
+    db.execute("DELETE FROM leads WHERE id IN (SELECT value FROM json_each(?))", (leads,))
+    deleted["leads"] = db.changes()
     return Swept(**deleted)
+
+
+def _keep_marks(db: apsw.Connection, leads: str, *, hasher: ContactHasher, now: str) -> None:
+    """Who is never to be contacted stays so, as hashes of their names. `leads` is a JSON list of ids."""
+    marked: list[Any] = db.execute(
+        "SELECT leads.tenant, alias FROM leads JOIN lead_aliases ON lead_id = leads.id "
+        "WHERE do_not_contact = 1 AND leads.id IN (SELECT value FROM json_each(?))",
+        (leads,),
+    ).fetchall()
+    db.executemany(
+        "INSERT INTO do_not_contact (tenant, contact_hash, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+        [(tenant, *hasher.hashes(tenant, (alias,)), now) for tenant, alias in marked],
+    )

@@ -117,7 +117,8 @@ class SqliteStore:
         return erased
 
     async def sweep(self, before_ms: int, *, limit: int) -> Swept:
-        return await self._thread.write(lambda db: retention.sweep(db, rows.to_text(before_ms), limit))
+        before, now = rows.to_text(before_ms), rows.to_text(self._clock.now_ms())
+        return await self._thread.write(lambda db: retention.sweep(db, before, limit, hasher=self._hasher, now=now))
 
     async def back_up(self, backups: Backups, name: str) -> Copied:
         copied, _ = await backups.make(name, owner=self._thread.maintain, seal=lambda copy: None)

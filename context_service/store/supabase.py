@@ -1,6 +1,7 @@
 """The store in a Supabase project: lookups of one round trip each, and one database function per write."""
 
 import asyncio
+from dataclasses import replace
 from typing import Any, NoReturn
 
 from context_service.domain import (
@@ -209,7 +210,20 @@ class SupabaseStore:
         return found
 
     async def sweep(self, before_ms: int, *, limit: int) -> Swept:
-        return Swept(**await self._client.call("sdr_sweep", p_before=rows.to_text(before_ms), p_limit=limit))
+        before = rows.to_text(before_ms)
+        swept = Swept(**await self._client.call("sdr_sweep", p_before=before, p_limit=limit))
+        marked = await self._client.call("sdr_marked_and_old", p_before=before, p_limit=limit)
+        gone = [await self._sweep_marked(one, before) for one in marked]
+        return replace(swept, leads=swept.leads + sum(gone))
+
+    async def _sweep_marked(self, lead: dict[str, Any], before: str) -> int:
+        """The database has no key: who is never to be contacted leaves it with hashes that are made here."""
+        names = tuple(lead["names"])
+        hashes = dict(zip(names, self._hasher.hashes(lead["tenant"], names), strict=True))
+        gone: int = await self._client.call(
+            "sdr_sweep_marked", p_lead=lead["lead"], p_before=before, p_hashes=hashes, p_now=self._now()
+        )
+        return gone
 
     async def back_up(self, backups: Backups, name: str) -> Copied:
         raise KeptElsewhere

@@ -48,7 +48,7 @@ def record_turn(db: apsw.Connection, record: TurnRecord, now_ms: int, hasher: Co
     _open_conversation(db, record, lead_id, now)
     if record.merged_conversation_ids:
         merging.absorb(db, record, lead_id, now)
-    lead_writes.learn_names(db, lead_id, record, now)
+    lead_writes.learn_names(db, lead_id, record, hasher, now)
     _append(db, record)
     handed_over = _apply_effects(db, record, lead_id, now)
     lead_writes.touch(db, lead_id, record, now=now)

@@ -426,3 +426,80 @@ class TestRetention:
             "c1"
         ]
         assert (await store.sweep(before, limit=9)).total == 0
+
+    async def test_who_must_not_be_contacted_stays_so_when_they_are_swept(
+        self, store: ContextStore, clock: ManualClock
+    ) -> None:
+        """The sweeper took the lead and the mark with it: who came back after a year of silence, having said "never
+        write to me", was somebody who may be written to."""
+        for contact, effects in (("551", [update(do_not_contact=True)]), ("552", [update(name="Ana")])):
+            old = message(contact)
+            old.provider_time.FromMilliseconds(clock.now_ms())
+            await store.record_turn(
+                record(contact, f"c{contact}", contact=contact, messages=[old], parts=[], effects=effects)
+            )
+        clock.advance(3 * DAY_MS)
+        leads, before = 0, clock.now_ms() - DAY_MS
+        while (step := await store.sweep(before, limit=1)).total:
+            leads += step.leads
+        assert leads == 2
+        assert await store.list_leads(LeadFilter(tenant="default"), PageAfter(size=9)) == ()
+        for contact, marked in (("551", True), ("552", False)):
+            back = await store.record_turn(record(f"back-{contact}", f"new-{contact}", contact=contact, messages=[]))
+            assert (await store.get_lead(back.lead_id)).do_not_contact is marked
+
+    async def test_leads_whose_audit_was_swept_merge_without_losing_what_only_one_knows(
+        self, store: ContextStore, clock: ManualClock
+    ) -> None:
+        """The file decided by the audit alone: once that was too old, everything that the younger lead knew was
+        lost in a merge, also where the older one knew nothing."""
+        await store.record_turn(record("t1", "c1", contact="lid:1", effects=[update(email="a@example.com")]))
+        facts = update(
+            name="Ana", email="b@example.com", stage="OFFER", interested=False, preferences={"cidade": "Recife"}
+        )
+        await store.record_turn(record("t2", "c2", messages=[message("b")], effects=[facts]))
+        clock.advance(2 * DAY_MS)
+        await store.record_turn(record("t3", "c1", contact="lid:1", messages=[message("c")]))
+        await store.record_turn(record("t4", "c2", messages=[message("d")]))
+        await store.sweep(clock.now_ms() - DAY_MS, limit=99)
+        assert await sections(store, ExportSection.CHANGES) == []
+        merged = await store.record_turn(
+            record("t5", "c1", contact="lid:1", messages=[message("e")], merged_conversation_ids=["c2"])
+        )
+        lead = await store.get_lead(merged.lead_id)
+        assert (lead.name, lead.email, lead.interested) == ("Ana", "a@example.com", False)
+        assert (lead.current_stage, lead.preferences) == ("OFFER", {"cidade": "Recife"})
+
+
+class TestNames:
+    async def test_a_name_of_who_must_not_be_contacted_marks_the_lead_that_it_is_learned_of(
+        self, store: ContextStore
+    ) -> None:
+        """They wrote again from a chat that hides the number. The number came later, and no mark with it."""
+        await store.record_turn(record("t1", "c1"))
+        await store.forget("default", f"phone:{PHONE}", (), do_not_contact=True)
+        hidden = await store.record_turn(record("t2", "c2", contact="lid:7"))
+        assert (await store.get_lead(hidden.lead_id)).do_not_contact is False
+        shown = await store.record_turn(
+            record("t3", "c2", contact=PHONE, aliases=["lid:7", f"phone:{PHONE}"], messages=[message("c")])
+        )
+        assert shown.lead_id == hidden.lead_id
+        assert (await store.get_lead(hidden.lead_id)).do_not_contact is True
+
+    async def test_a_mark_that_was_taken_back_does_not_return_with_the_next_turn(self, store: ContextStore) -> None:
+        await store.record_turn(record("t1", "c1"))
+        await store.forget("default", f"phone:{PHONE}", (), do_not_contact=True)
+        lead_id = (await store.record_turn(record("t2", "c2"))).lead_id
+        patch = LeadPatch(values={LeadField.DO_NOT_CONTACT: False}, preferences={})
+        assert (await store.update_lead(lead_id, "", patch)).do_not_contact is False
+        await store.record_turn(record("t3", "c2", messages=[message("c")]))
+        assert (await store.get_lead(lead_id)).do_not_contact is False
+
+    async def test_a_merge_reaches_into_no_other_tenant(self, store: ContextStore) -> None:
+        """A name of another business's conversation in the list took it away from them: it counted as merged."""
+        theirs = await store.record_turn(record("t1", "c1", tenant="other"))
+        await store.record_turn(record("t2", "c2", merged_conversation_ids=["c1"], messages=[message("b")]))
+        seen = await store.find_conversation(query("c1", tenant="other"))
+        assert seen.value is not None and seen.value.lead_id == theirs.lead_id
+        later = await store.record_turn(record("t3", "c1", tenant="other", messages=[message("c")]))
+        assert (later.version, later.lead_id) == (2, theirs.lead_id)
