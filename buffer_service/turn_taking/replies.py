@@ -187,7 +187,8 @@ class Replies(Lanes):
         return self.open_next(now, lane)
 
     def _all_recorded(self, lane: Lane, version: int) -> None:
-        lane.recorded_version = max(lane.recorded_version, version)
+        # The latest, not the highest: a store that was restored, moved or swept counts anew.
+        lane.recorded_version = version or lane.recorded_version
         if lane.unrecorded:
             self.store.mark_recorded(lane, 1 << 62)
 
@@ -197,8 +198,11 @@ class Replies(Lanes):
         upto = self.store.ended_no(lane, turn_id)
         if not upto:
             return
-        lane.recorded_version = max(lane.recorded_version, version)
+        missing = lane.unrecorded
         self.store.mark_recorded(lane, upto)
+        if lane.unrecorded < missing:
+            # A repeated answer is about a version from before.
+            lane.recorded_version = version or lane.recorded_version
         clock = self.clock(lane)
         if upto >= clock.record_upto:
             # Only the answer to what was handed out last: else every repeated answer calls forth another Record.

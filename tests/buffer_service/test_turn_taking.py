@@ -289,3 +289,32 @@ def test_a_request_of_a_stream_that_is_no_more_burns_no_part() -> None:
     desk.core.commit(desk.now, 3, kept)
     [committed] = [f for f in desk.frames() if isinstance(f, fr.Committed)]
     assert committed.go
+
+
+def test_the_version_to_read_is_the_latest_that_was_recorded_not_the_highest() -> None:
+    """After its store had begun anew a conversation asked for a version that nobody had, turn after turn."""
+    desk = Desk()
+    desk.lane.recorded_version = 50
+    desk.core.pause(desk.now, "a", "rpc")
+    for _ in range(2):
+        desk.write()
+    [handed] = [f for f in desk.frames() if isinstance(f, fr.Record)]
+    turns = [recorded.turn.turn_id for recorded in handed.turns]
+
+    def recorded(turn_id: str, version: int) -> None:
+        desk.core.recorded(desk.now, conversation_id="a", turn_id=turn_id, version=version)
+        desk.core.settle(desk.now)
+
+    recorded(turns[0], 1)
+    assert desk.lane.recorded_version == 1
+    [handed] = [f for f in desk.frames() if isinstance(f, fr.Record)]
+    recorded(handed.turns[-1].turn.turn_id, 2)
+    assert (desk.lane.unrecorded, desk.lane.recorded_version) == (0, 2)
+    recorded(turns[0], 1)
+    assert desk.lane.recorded_version == 2, "a repeated answer is about a version from before"
+    desk.core.resume(desk.now, "a")
+    desk.write()
+    turn = desk.assigned()
+    assert turn.min_version == 2
+    desk.answer(turn)
+    assert desk.lane.recorded_version == 1, "a store that begins anew once more"

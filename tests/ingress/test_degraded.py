@@ -203,3 +203,16 @@ async def test_a_message_that_comes_in_an_outage_still_finds_an_idle_lane(tmp_pa
         context.hangs = True
         conversation_id = await converse(r, "um")
         assert (await r.lane(conversation_id)).state == pb.LANE_STATE_IDLE
+
+
+async def test_a_store_that_begins_anew_costs_one_degraded_turn_and_not_as_many_as_there_were(tmp_path: Path) -> None:
+    """The buffer kept the highest version that it had ever heard of. After the context had been moved to Supabase, or
+    lost, or deleted by retention, a conversation of fifty turns had fifty more without any history."""
+    context = Breaking()
+    async with rig(tmp_path, context=context) as r:
+        await converse(r, "um", "dois", "três")
+        context.records.clear()
+        conversation_id = await converse(r, "quatro", "cinco", "seis")
+        await all_recorded(r, conversation_id)
+        assert [known.degraded for known in r.agent.contexts] == [False, False, False, True, False, False]
+        assert context.asked[-1].min_version == 2
