@@ -4,7 +4,8 @@ Three rules keep it from ever telling what was true before the last recorded tur
 
 1. An entry carries the conversation's version, and a reader says which version it must not be older than.
 2. What was asked of the store before a write of the same conversation or lead ended is not kept (`Ticket`).
-3. An entry goes after `ttl_s`, because others may change the database too, and when the day changes.
+3. An entry goes `ttl_s` after its lookup, because others may change the database too, and when the day changes. A turn that
+   is written through does not keep it longer: the lines before it were not read again.
 """
 
 from collections import OrderedDict, defaultdict
@@ -55,6 +56,7 @@ class ContextCache:
         self._of_lead: defaultdict[str, set[str]] = defaultdict(set)
         self._tickets: OrderedDict[Ticket, None] = OrderedDict()
         self._writes = 0
+        self._cleared = 0
         self._written: OrderedDict[str, int] = OrderedDict()
         self.bytes = 0
 
@@ -88,7 +90,7 @@ class ContextCache:
         fresh = self._is_fresh(ticket, query.conversation_id, snapshot.lead)
         self.give_up(ticket)
         if fresh and (known is None or known.snapshot.version <= snapshot.version):
-            self._put(ticket, query, snapshot)
+            self._put(query, snapshot, until_s=ticket.began_s + self._ttl_s, day=ticket.day)
 
     def give_up(self, ticket: Ticket) -> None:
         """The store did not answer, or what it said was kept."""
@@ -106,8 +108,9 @@ class ContextCache:
         if after is None:
             return
         self.drop_lead(after.lead.lead_id)
-        in_order = known is not None and known.snapshot.version == after.conversation.version - 1
-        if known is None or not in_order or not fresh or ticket.day != known.day:
+        if known is None or not fresh or ticket.day != known.day or not _follows(known.snapshot, after):
+            return
+        if ticket.began_s >= known.until_s:
             return
         snapshot = Snapshot(
             lead=after.lead,
@@ -116,7 +119,8 @@ class ContextCache:
             usage=after.usage,
             version=after.conversation.version,
         )
-        self._put(ticket, known.query, snapshot)
+        # The lines before the turn were not read again.
+        self._put(known.query, snapshot, until_s=known.until_s, day=known.day)
 
     # ---- writes
 
@@ -132,6 +136,13 @@ class ContextCache:
         for conversation_id in tuple(self._of_lead.get(lead_id, ())):
             self._remove(conversation_id)
 
+    def clear(self) -> None:
+        """Anything may have been written."""
+        self._writes += 1
+        self._cleared = self._writes
+        for conversation_id in tuple(self._entries):
+            self._remove(conversation_id)
+
     def lead_of(self, conversation_id: str) -> str:
         """The lead that an entry shows; empty when there is none."""
         entry = self._entries.get(conversation_id)
@@ -145,12 +156,12 @@ class ContextCache:
 
     def _is_fresh(self, ticket: Ticket, conversation_id: str, lead: Lead | None) -> bool:
         names = [f"conversation:{conversation_id}", *([f"lead:{lead.lead_id}"] if lead else [])]
-        return all(self._written.get(name, 0) <= ticket.writes for name in names)
+        return self._cleared <= ticket.writes and all(self._written.get(name, 0) <= ticket.writes for name in names)
 
-    def _put(self, ticket: Ticket, query: ContextQuery, snapshot: Snapshot) -> None:
+    def _put(self, query: ContextQuery, snapshot: Snapshot, *, until_s: float, day: str) -> None:
         self._remove(query.conversation_id)
-        size, until_s = _size(snapshot), ticket.began_s + self._ttl_s
-        entry = _Entry(snapshot=snapshot, query=query, until_s=until_s, day=ticket.day, size=size)
+        size = _size(snapshot)
+        entry = _Entry(snapshot=snapshot, query=query, until_s=until_s, day=day, size=size)
         self._entries[query.conversation_id] = entry
         self.bytes += size
         if snapshot.lead is not None:
@@ -175,6 +186,15 @@ def _answers(entry: _Entry, query: ContextQuery) -> bool:
     kept = entry.query
     same = (kept.scope.tenant, kept.history_limit) == (query.scope.tenant, query.history_limit)
     return same and (entry.snapshot.version > 0 or kept.contact.all_aliases == query.contact.all_aliases)
+
+
+def _follows(known: Snapshot, after: After) -> bool:
+    """Nothing but this turn was recorded since: no other turn, and no lines of a conversation that was merged in."""
+    lines = known.conversation.total_messages if known.conversation else 0
+    return (known.version + 1, lines + len(after.messages)) == (
+        after.conversation.version,
+        after.conversation.total_messages,
+    )
 
 
 def _size(snapshot: Snapshot) -> int:

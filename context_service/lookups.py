@@ -1,8 +1,7 @@
 """A context, looked up once for all who ask at the same time, and kept for the next turn in front of remote stores."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
@@ -124,8 +123,12 @@ class Contexts:
 
     async def put_summary(self, conversation_id: str, summary: Summary) -> None:
         """See `ContextStore.put_summary`."""
-        async with self._writing(conversation_id):
+        try:
             await self._store.put_summary(conversation_id, summary)
+        finally:
+            # Also when it failed: nobody knows then what was written.
+            self._cache.drop(conversation_id)
+            self._flights.clear()
 
     async def update_lead(self, lead_id: str, tenant: str, patch: LeadPatch) -> Lead:
         """See `ContextStore.update_lead`."""
@@ -141,21 +144,11 @@ class Contexts:
         self, tenant: str, alias: str, conversation_ids: tuple[str, ...], *, do_not_contact: bool
     ) -> Erased:
         """See `ContextStore.forget`."""
-        people = await self._store.find_people(tenant, alias)
-        async with self._writing(*conversation_ids):
-            try:
-                return await self._store.forget(tenant, alias, conversation_ids, do_not_contact=do_not_contact)
-            finally:
-                for lead_id in people:
-                    self._cache.drop_lead(lead_id)
-
-    @asynccontextmanager
-    async def _writing(self, *conversation_ids: str) -> AsyncIterator[None]:
-        """Also when it failed: nobody knows then what was written."""
         try:
-            yield
+            return await self._store.forget(tenant, alias, conversation_ids, do_not_contact=do_not_contact)
         finally:
-            self._cache.drop(*conversation_ids)
+            # Which conversations show the person, only the store knew; and it is rare.
+            self._cache.clear()
             self._flights.clear()
 
     def _turn_recorded(self, ticket: Ticket, record: TurnRecord, recorded: Recorded | None) -> None:
@@ -168,7 +161,7 @@ class Contexts:
         # A turn of a conversation that was merged away was recorded where that one went.
         where = after.conversation.conversation_id if after else record.conversation_id
         gone = {*merged, *({record.conversation_id} - {where})}
-        self._cache.drop(*gone, *([where] if merged else []))
+        self._cache.drop(*gone)
         self._cache.recorded(ticket, where, after)
 
     # ---- looking up

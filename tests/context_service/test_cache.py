@@ -90,7 +90,9 @@ NOBODY = Snapshot(lead=None, conversation=None, history=(), usage=UsageToday(), 
 
 
 def after(version: int, lines: tuple[HistoryMessage, ...]) -> After:
-    return After(lead=lead(), conversation=conversation("c1", version), messages=lines, usage=UsageToday())
+    return After(
+        lead=lead(), conversation=conversation("c1", version, 2 + len(lines)), messages=lines, usage=UsageToday()
+    )
 
 
 def cache(*, entries: int = 10, most_bytes: int = 1 << 20) -> ContextCache:
@@ -155,6 +157,7 @@ def test_a_lookup_that_began_before_a_write_ended_is_not_kept() -> None:
     for write in (
         lambda one: one.drop("c1"),
         lambda one: one.drop_lead("l1"),
+        lambda one: one.clear(),
         lambda one: one.recorded(begin(one), "c1", None),
         lambda one: one.recorded(begin(one), "c1", after(2, ())),
     ):
@@ -189,9 +192,29 @@ def test_a_recorded_turn_is_written_through() -> None:
     one = cache()
     keep(one, snapshot(version=1, lines=2), query(limit=3))
     one.recorded(begin(one, at=20), "c1", after(2, (line(3, "três"), line(4, "quatro"))))
-    found = get(one, query(limit=3), version=2, at=49.9)
+    found = get(one, query(limit=3), version=2, at=29.9)
     assert found is not None and found.version == 2
     assert [one.sequence for one in found.history] == [2, 3, 4], "as many as were asked for"
+
+
+def test_turns_do_not_keep_what_was_looked_up_before_them_any_longer() -> None:
+    """Each turn began the time anew, also for the lines before it: in a busy conversation a message that had been
+    deleted or corrected in the database was shown to the model for ever."""
+    one = cache()
+    keep(one, snapshot(version=1, lines=2))
+    one.recorded(begin(one, at=20), "c1", after(2, (line(3),)))
+    assert get(one, at=30) is None
+    keep(one, snapshot(version=1, lines=2), at=100)
+    one.recorded(begin(one, at=130), "c1", after(2, (line(3),)))
+    assert get(one, at=130) is None and len(one) == 0
+
+
+def test_a_turn_is_not_written_through_when_more_lines_came_in_than_its_own() -> None:
+    """Those of a conversation that was merged into this one, or that somebody else wrote."""
+    one = cache()
+    keep(one, snapshot(version=1, lines=1))
+    one.recorded(begin(one), "c1", after(2, (line(3),)))
+    assert get(one) is None
 
 
 def test_what_a_turn_left_behind_is_not_kept_when_lead_or_summary_were_written_since() -> None:
@@ -229,6 +252,9 @@ def test_a_lead_that_changes_is_shown_nowhere_as_it_was() -> None:
     assert get(one, query("c3")) is not None
     one.drop_lead("l3")
     assert get(one, query("c3")) is None
+    keep(one, snapshot())
+    one.clear()
+    assert get(one) is None and len(one) == one.bytes == 0 and not one._of_lead
 
 
 def test_entries_and_bytes_are_bounded_and_the_least_used_go_first() -> None:

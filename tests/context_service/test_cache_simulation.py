@@ -107,9 +107,6 @@ class Database:
 
         return await self._ask(change, may_get_lost=True)
 
-    async def find_people(self, tenant: str, alias: str) -> tuple[str, ...]:
-        return ()
-
     async def forget(self, *_: object, **__: object) -> Erased:
         return Erased(leads=0, conversations=0, messages=0)
 
@@ -303,7 +300,7 @@ class NoTickets(ContextCache):
 
     def keep(self, ticket: Ticket, query: ContextQuery, snapshot: Snapshot) -> None:
         self.give_up(ticket)
-        self._put(ticket, query, snapshot)
+        self._put(query, snapshot, until_s=ticket.began_s + self._ttl_s, day=ticket.day)
 
 
 class NoVersions(ContextCache):
@@ -319,7 +316,12 @@ class WritesThroughGaps(ContextCache):
     def recorded(self, ticket: Ticket, conversation_id: str, after: After | None) -> None:
         known = self._entries.get(conversation_id)
         if known and after:
-            before = replace(known.snapshot, version=after.conversation.version - 1)
+            lines = after.conversation.total_messages - len(after.messages)
+            before = replace(
+                known.snapshot,
+                version=after.conversation.version - 1,
+                conversation=replace(after.conversation, total_messages=lines),
+            )
             self._entries[conversation_id] = replace(known, snapshot=before)
         super().recorded(ticket, conversation_id, after)
 

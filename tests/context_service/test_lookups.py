@@ -1,18 +1,21 @@
 """Parallel lookups and single flight, over a store whose answers the test lets go by hand."""
 
 import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import cast
 
 import pytest
 
+from context_service.cache import ContextCache
 from context_service.domain import ContextQuery, Conversation, HistoryMessage, Lead, UsageToday
 from context_service.lookups import Contexts
 from context_service.store import ContextStore, Seen
 from service_kit.clock import ManualClock
 from service_kit.errors import Unavailable
-from tests.context_service.builders import query, record
-from tests.context_service.stores import no_cache, sqlite_store
+from tests.context_service.builders import message, query, record
+from tests.context_service.stores import STORES, no_cache, sqlite_store
+from tests.stand_ins.postgres import PostgresCluster
 
 
 class GatedStore:
@@ -164,3 +167,43 @@ async def test_a_load_during_many_records_is_of_one_version(tmp_path: Path) -> N
         await writing
         assert len(loaded.history) == 2 * loaded.version
     await store.close()
+
+
+@pytest.fixture
+async def cached(tmp_path: Path, postgres_cluster: PostgresCluster) -> AsyncIterator[tuple[Contexts, ContextStore]]:
+    clock = ManualClock()
+    async with STORES["supabase"](tmp_path, clock, lambda: postgres_cluster) as store:
+        cache = ContextCache(max_entries=99, max_bytes=1 << 20, ttl_s=30)
+        yield Contexts(store=store, clock=clock, cache=cache), store
+
+
+async def test_nothing_of_an_erased_person_comes_from_the_cache(cached: tuple[Contexts, ContextStore]) -> None:
+    """Of a person who was found by one conversation, another one was shown from the cache for half a minute more."""
+    contexts, _ = cached
+    await contexts.record_turn(record("t1", "c1"))
+    await contexts.record_turn(record("t2", "c2", instance="two", messages=[message("b")]))
+    assert (await contexts.load(query("c2"), 1)).version == 1
+    assert (await contexts.load(query("c2"), 1)).cache_hit
+    await contexts.forget("default", "lid:of-nobody", ("c1",), do_not_contact=False)
+    left = await contexts.load(query("c2", contact="lid:9"), 0)
+    assert (left.version, left.lead, left.history) == (0, None, ())
+
+
+async def test_a_merge_is_shown_at_once_and_costs_no_later_turn_its_hit(cached: tuple[Contexts, ContextStore]) -> None:
+    """The buffer names merged conversations with every later turn: each of them was a miss, for ever."""
+    contexts, store = cached
+    await contexts.record_turn(record("t1", "c1", contact="lid:1"))
+    await contexts.record_turn(record("t2", "c2", messages=[message("b", "dois")]))
+    for conversation_id in ("c1", "c2"):
+        await contexts.load(query(conversation_id), 1)
+    hits = []
+    for number in range(3, 6):
+        turn = record(
+            f"t{number}", "c1", contact="lid:1", messages=[message(f"m{number}")], merged_conversation_ids=["c2"]
+        )
+        await contexts.record_turn(turn)
+        loaded = await contexts.load(query(), number - 1)
+        assert loaded.history == (await store.recent_messages(query())).value
+        assert loaded.lead == (await store.find_lead(query())).value
+        hits.append(loaded.cache_hit)
+    assert hits == [False, True, True]
