@@ -4,8 +4,8 @@ Three rules keep it from ever telling what was true before the last recorded tur
 
 1. An entry carries the conversation's version, and a reader says which version it must not be older than.
 2. What was asked of the store before a write of the same conversation or lead ended is not kept (`Ticket`).
-3. An entry goes `ttl_s` after its lookup, because others may change the database too, and when the day changes. A turn that
-   is written through does not keep it longer: the lines before it were not read again.
+3. An entry goes `ttl_s` after its lookup, because others may change the database too, and when the day changes. A
+   turn that is written through does not keep it longer: the lines before it were not read again.
 """
 
 from collections import OrderedDict, defaultdict

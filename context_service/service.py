@@ -12,7 +12,7 @@ from context_service.lookups import Contexts
 from context_service.paging import Pager
 from context_service.store import ContextStore, LeadFilter
 from service_kit.backups import Backups
-from service_kit.errors import InvalidArgument
+from service_kit.errors import InvalidArgument, NotFound
 
 Call = grpc.aio.ServicerContext[Any, Any]
 _ROWS = {"default": 50, "most": 200}
@@ -46,6 +46,8 @@ class ContextServicer(pb_grpc.ContextServiceServicer):
             raise InvalidArgument("Name either lead_id or contact.", field="lead_id")
         if request.lead_id:
             lead = await self._store.get_lead(fields.uuid_text(request.lead_id, "lead_id"))
+            if request.tenant and lead.tenant != decode.tenant(request.tenant):
+                raise NotFound("There is no such lead.", resource="lead")
         else:
             lead = await self._store.get_lead_by_alias(decode.tenant(request.tenant), decode.alias(request.contact))
         return pb.GetLeadResponse(lead=encode.lead(lead))

@@ -39,10 +39,12 @@ def check_address(url: str, key: str) -> None:
             name for name, value in (("SUPABASE_URL", url), ("SUPABASE_SECRET_KEY", key)) if not value
         )
         raise ConfigurationError(f"SDR_CONTEXT_STORE=supabase needs {missing}.")
-    parsed = httpx.URL(url)
+    parsed = _address(url)
     local = parsed.host in ("127.0.0.1", "localhost", "::1")
     if parsed.scheme != "https" and not (parsed.scheme == "http" and local):
         raise ConfigurationError("SUPABASE_URL has to begin with https://: the key would travel in the clear.")
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigurationError("SUPABASE_SECRET_KEY holds a space, a line break or a letter that no key has.")
     if key.startswith("sb_publishable_") or (role := _role(key)) in ("anon", "authenticated"):
         raise ConfigurationError(
             "SUPABASE_SECRET_KEY is the publishable (anonymous) key, which may not read or write anything here; "
@@ -50,6 +52,17 @@ def check_address(url: str, key: str) -> None:
         )
     if not key.startswith("sb_secret_") and role not in _SECRET_ROLES:
         raise ConfigurationError("SUPABASE_SECRET_KEY is neither a secret key (sb_secret_…) nor a service_role token.")
+
+
+def _address(url: str) -> httpx.URL:
+    try:
+        parsed = httpx.URL(url)
+    except (httpx.InvalidURL, ValueError):
+        parsed = httpx.URL()
+    wrong = parsed.is_absolute_url and (not 0 < (parsed.port or 1) < 1 << 16 or parsed.path.rstrip("/").endswith("/v1"))
+    if any(map(str.isspace, url)) or (parsed.scheme and not parsed.host) or wrong or parsed == httpx.URL():
+        raise ConfigurationError("SUPABASE_URL has to be the project's address alone: https://….supabase.co.")
+    return parsed
 
 
 def _role(key: str) -> str:
