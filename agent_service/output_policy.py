@@ -67,6 +67,7 @@ class OutputFilter:
         self._roles = policy.roles
         self._contacts = Contacts(_given_by_lead(turn), beyond=policy.contacts)
         self._never_say = policy.never_say
+        self._leaks = policy.leaks
         self._watch = LeakWatch(policy.leaks)
         self._units = Units()
         self._blocks = Blocks()
@@ -75,6 +76,10 @@ class OutputFilter:
         self._dropped = ""
         self._held: list[_Held] = []
         self._over = False
+
+    def gives_away(self, text: str) -> str:
+        """What a text that isn't said, a tool's argument, would give away; empty when nothing."""
+        return LeakWatch(self._leaks).leak(text)
 
     def feed(self, text: str) -> str:
         """What may go out now. Raises Unfit as soon as nothing can."""

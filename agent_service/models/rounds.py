@@ -30,7 +30,7 @@ from agent_service.conversation import (
 )
 from agent_service.output_policy import EMPTY, REPEATED, OutputFilter, Unfit
 from agent_service.persona import Persona
-from agent_service.tools import ToolRefused, read_call
+from agent_service.tools import DEFAULT_REASON, ToolRefused, read_call
 from service_kit import logs
 
 # Calls of one reply. The last one has to end in words.
@@ -166,7 +166,7 @@ class Rounds:
 
     def _answered(self, call: ToolCall) -> ChatMessage:
         try:
-            effect = read_call(self._persona, call.name, call.arguments, today=self._today)
+            effect = self._kept(read_call(self._persona, call.name, call.arguments, today=self._today))
         except ToolRefused as refused:
             _log.info("tool_call_refused", tool=call.name[:40], conversation_id=self._turn.conversation_id)
             return _tool_answer(call, str(refused))
@@ -175,6 +175,18 @@ class Rounds:
         self._done.append(effect)
         self._waiting.append(effect)
         return _tool_answer(call, _HANDED_OVER if isinstance(effect, HandOver) else _DONE)
+
+    def _kept(self, effect: Effect) -> Effect:
+        """The effect, when it holds nothing that must not leave: what is stored is shown to people, and exported.
+
+        Raises ToolRefused. A person is called in any case.
+        """
+        if isinstance(effect, HandOver):
+            return HandOver(reason=DEFAULT_REASON) if self._output.gives_away(effect.reason) else effect
+        texts = (effect.name or "", effect.email or "", *effect.preferences.values())
+        if any(self._output.gives_away(text) for text in texts):
+            raise ToolRefused("isso não pode ser guardado.")
+        return effect
 
     def _last_sentence(self, this: _Round) -> Iterator[ModelEvent]:
         """What the policy still holds of a reply that breaks off, if it is a whole sentence."""
