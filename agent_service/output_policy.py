@@ -19,6 +19,7 @@ from agent_service.policy.plain import tidy
 from agent_service.policy.roles import Roles
 from agent_service.policy.taboos import ENCODED, TOOL_SYNTAX, says_nothing, taboo
 from agent_service.policy.units import Unit, Units
+from agent_service.quoting import beginning_and_end
 from agent_service.understanding.text import fold
 
 MAX_REPLY = 4_000
@@ -176,7 +177,8 @@ class OutputFilter:
 def _given_by_lead(turn: Turn) -> tuple[str, ...]:
     lines = [line.text for line in turn.history if line.author in _PEOPLE]
     lead = [turn.contact, turn.lead.name, turn.lead.email, *turn.lead.preferences.values()]
-    return (*(message.text for message in turn.messages), *lines, *lead)
+    # The model was shown no more of a long text, and reading all of a pasted book stops everybody.
+    return (*(beginning_and_end(text) for text in (*(message.text for message in turn.messages), *lines)), *lead)
 
 
 def _said_last(turn: Turn) -> tuple[str, ...]:
