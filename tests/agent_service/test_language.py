@@ -195,6 +195,17 @@ async def test_a_summary_with_its_reach(server: OpenAIServer) -> None:
     assert short.summary == "" and short.through_sequence == 0 and len(server.turns) == 1
 
 
+async def test_a_summary_that_was_cut_ends_with_its_last_sentence(server: OpenAIServer) -> None:
+    """It was thrown away and asked for again with the next turn, at the same price and with the same end. A reasoning
+    model needs the room that replies have."""
+    server.script.append(says("João paga 4 mil por mês. Ele quer saber do prazo. Depois", finish="length"))
+    lines = [lead_pb2.HistoryMessage(author=message_pb2.AUTHOR_LEAD, text="oi " * 50, sequence=n) for n in range(1, 60)]
+    async with serving(server, SDR_AGENT_MAX_OUTPUT_TOKENS="3000") as stub:
+        made = await stub.Summarize(pb.SummarizeRequest(history=lines), timeout=TIMEOUT_S)
+    assert made.summary == "João paga 4 mil por mês. Ele quer saber do prazo."
+    assert server.turns[0].body["max_tokens"] == 3_000
+
+
 async def test_a_summary_that_can_not_be_had(server: OpenAIServer) -> None:
     server.otherwise = refuses(500)
     lines = [lead_pb2.HistoryMessage(author=message_pb2.AUTHOR_LEAD, text="oi " * 50, sequence=n) for n in range(1, 60)]
