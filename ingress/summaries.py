@@ -17,8 +17,8 @@ from service_kit import errors, logs
 AT_ONCE = 4
 SUMMARIZE_TIMEOUT_S = 60.0
 PUT_TIMEOUT_S = 5.0
-# What a failed attempt cost is counted by nobody: a conversation that can't be condensed must not cost a call with every
-# turn. After the second failure in a row 1 turn is passed over, then 3, 7, and so on.
+# Nobody counts what a failed attempt cost: a conversation that can't be condensed must not cost a call with every turn.
+# After the second failure in a row 1 turn is passed over, then 3, 7, and so on.
 MOST_PASSED_OVER = 31
 MISSES_KEPT = 1_000
 _log = logs.get(__name__)
