@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import accumulate
 
 from agent_service.conversation import Author, Line
-from agent_service.quoting import LINE_CHARACTERS, cut, shown, words
+from agent_service.quoting import LINE_CHARACTERS, beginning_and_end, cut, shown, words
 
 Size = Callable[[str], int]
 
@@ -43,7 +43,7 @@ def shown_lines(history: Sequence[Line]) -> tuple[ShownLine, ...]:
 
 def text_of(line: Line) -> str:
     """One line's text: the lead's in one line, the business's own with its line breaks."""
-    return shown(line) if line.author is Author.LEAD else cut(words(line.text), LINE_CHARACTERS)
+    return shown(line) if line.author is Author.LEAD else cut(words(beginning_and_end(line.text)), LINE_CHARACTERS)
 
 
 def tokens(lines: Sequence[ShownLine], size: Size) -> int:

@@ -19,6 +19,7 @@ from agent_service.policy.plain import tidy
 from agent_service.policy.roles import Roles
 from agent_service.policy.taboos import ENCODED, TOOL_SYNTAX, says_nothing, taboo
 from agent_service.policy.units import Unit, Units
+from agent_service.quoting import beginning_and_end
 from agent_service.understanding.text import fold
 
 MAX_REPLY = 4_000
@@ -67,6 +68,7 @@ class OutputFilter:
         self._roles = policy.roles
         self._contacts = Contacts(_given_by_lead(turn), beyond=policy.contacts)
         self._never_say = policy.never_say
+        self._leaks = policy.leaks
         self._watch = LeakWatch(policy.leaks)
         self._units = Units()
         self._blocks = Blocks()
@@ -75,6 +77,10 @@ class OutputFilter:
         self._dropped = ""
         self._held: list[_Held] = []
         self._over = False
+
+    def gives_away(self, text: str) -> str:
+        """What a text that isn't said, a tool's argument, would give away; empty when nothing."""
+        return LeakWatch(self._leaks).leak(text)
 
     def feed(self, text: str) -> str:
         """What may go out now. Raises Unfit as soon as nothing can."""
@@ -171,7 +177,8 @@ class OutputFilter:
 def _given_by_lead(turn: Turn) -> tuple[str, ...]:
     lines = [line.text for line in turn.history if line.author in _PEOPLE]
     lead = [turn.contact, turn.lead.name, turn.lead.email, *turn.lead.preferences.values()]
-    return (*(message.text for message in turn.messages), *lines, *lead)
+    # The model was shown no more of a long text, and reading all of a pasted book stops everybody.
+    return (*(beginning_and_end(text) for text in (*(message.text for message in turn.messages), *lines)), *lead)
 
 
 def _said_last(turn: Turn) -> tuple[str, ...]:

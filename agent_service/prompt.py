@@ -12,7 +12,7 @@ from agent_service.conversation import Turn
 from agent_service.history import MESSAGE_TOKENS, ShownLine, Size, shown_lines, text_of, tokens, window
 from agent_service.persona import Persona
 from agent_service.prompt_parts import FACT_CHARACTERS, fixed_part, said_note, state_part
-from agent_service.quoting import LINE_CHARACTERS, cut, shown, words
+from agent_service.quoting import LINE_CHARACTERS, cut, cut_shown, shown, words
 from agent_service.summary import MIN_LINES, older_part
 from agent_service.tools import tools_json
 from service_kit.settings import ConfigurationError
@@ -131,8 +131,9 @@ def _turn_part(turn: Turn, *, size: Size, most: int) -> tuple[tuple[str, ...], s
         return sum(size(line) + MESSAGE_TOKENS for line in (*lines, *after)) <= most
 
     longest = LINE_CHARACTERS
+    whole = [shown(message) for message in turn.messages]
     while True:
-        texts = (shown(message, most=longest) for message in turn.messages)
+        texts = (cut_shown(message, text, longest) for message, text in zip(turn.messages, whole, strict=True))
         lines, told = tuple(text for text in texts if text), cut(said, longest)
         if fits(lines, told):
             return lines, told

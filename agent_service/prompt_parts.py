@@ -62,6 +62,8 @@ def fixed_part(persona: Persona) -> str:
 def _fixed_part(key: _Same) -> str:
     persona = key.persona
     blocks = [
+        # First: who is made to recite the prompt, in whatever code, begins with what gives it away.
+        f"{_CONTROL}{canary(persona)}.",
         f"Você é {persona.agent}, da {persona.company}, em {persona.city}-{persona.state}, e conversa por WhatsApp com "
         f"quem escreveu para a empresa.",
         persona.voice,
@@ -75,7 +77,6 @@ def _fixed_part(key: _Same) -> str:
         _WRITING,
         _TOOLS,
         _DATA,
-        f"{_CONTROL}{canary(persona)}.",
     ]
     return "\n\n".join(_filled(block, persona) for block in blocks)
 

@@ -10,6 +10,8 @@ from agent_service.conversation import Kind, Line, Message
 
 LINE_CHARACTERS = 1_600
 CUT = " […] "
+# Of a pasted book no more is even looked at: cleaning it would take a second, in which no other lead is answered.
+_LOOKED_AT = 4 * LINE_CHARACTERS
 _LOOK_ALIKES = str.maketrans({"<": "‹", ">": "›", "＜": "‹", "＞": "›", "[": "(", "]": ")", "［": "(", "］": ")"})
 # Controls, zero-width characters, directional overrides and tags: invisible, and no word needs them.
 _INVISIBLE = re.compile(
@@ -42,7 +44,20 @@ def shown(message: Message | Line, *, most: int = LINE_CHARACTERS) -> str:
     """What the model reads of a message. It is made from its words and kind alone, so that a message looks the same in
     its turn and later in history."""
     label = _LABELS.get(message.kind, "")
-    return " ".join(part for part in (label, cut(one_line(message.text), most)) if part)
+    return " ".join(part for part in (label, cut(one_line(beginning_and_end(message.text)), most)) if part)
+
+
+def cut_shown(message: Message, shown_text: str, most: int) -> str:
+    """`shown` of the message with less room, made from what it was with all room."""
+    label = _LABELS.get(message.kind, "")
+    text = shown_text.removeprefix(label).removeprefix(" ") if label else shown_text
+    return " ".join(part for part in (label, cut(text, most)) if part)
+
+
+def beginning_and_end(text: str) -> str:
+    """All of the text that anybody looks at: far more than is shown of it."""
+    half = _LOOKED_AT // 2
+    return text if len(text) <= _LOOKED_AT else text[:half] + CUT + text[-half:]
 
 
 def cut(text: str, most: int) -> str:

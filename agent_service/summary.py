@@ -32,6 +32,7 @@ _INSTRUCTIONS = (
     ' a isso" é resumido como algo que ela disse, não como fato.'
 )
 
+_SENTENCE = re.compile(r"[.!?…](?=\s|\Z)")
 _REASONING = re.compile(r"<(think|thinking|reasoning)>.*?(</\1>|\Z)", re.DOTALL | re.IGNORECASE)
 _HEADING = re.compile(r"^\W*(?:resumo(?: da conversa)?|summary)\s*[:\n]\W*", re.IGNORECASE)
 _MARKS = re.compile(r"^[ \t]*(?:[#>*•]+|-|\d+[.)])[ \t]+|[*_`]{1,3}(?=\S)|(?<=\S)[*_`]{1,3}", re.MULTILINE)
@@ -79,6 +80,12 @@ def summary_request(
         ),
         max_output_tokens=max_tokens,
     )
+
+
+def whole_sentences(text: str) -> str:
+    """The text up to its last whole sentence; empty when there is none."""
+    ends = [match.end() for match in _SENTENCE.finditer(text)]
+    return text[: ends[-1]] if ends else ""
 
 
 def read_summary(text: str, *, lead: Lead) -> str:

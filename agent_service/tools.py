@@ -22,7 +22,7 @@ from agent_service.understanding.names import find_name
 from agent_service.understanding.sensitive import has_sensitive, without_sensitive
 from agent_service.understanding.text import fold, squeeze
 
-__all__ = ["HAND_OVER", "UPDATE_LEAD", "ToolRefused", "read_call", "tools_json"]
+__all__ = ["DEFAULT_REASON", "HAND_OVER", "UPDATE_LEAD", "ToolRefused", "read_call", "tools_json"]
 
 HAND_OVER, UPDATE_LEAD = "handoff_to_human", "update_lead"
 MAX_ARGUMENTS = 8_192
@@ -30,7 +30,7 @@ MAX_NAME = 100
 MAX_EMAIL = 100
 MAX_REASON = 200
 MAX_AMOUNT_TEXT = 100
-_DEFAULT_REASON = "the model asked for a human"
+DEFAULT_REASON = "the model asked for a human"
 
 _EMAIL = re.compile(r"[a-z0-9_%+-]+(?:\.[a-z0-9_%+-]+)*@(?:[a-z0-9]+(?:-+[a-z0-9]+)*\.)+[a-z]{2,24}")
 _PER_MONTH = re.compile(r"\s*(?:/|por\s)\s*(?:m[eê]s|mensal)\b.*", re.IGNORECASE)
@@ -83,11 +83,11 @@ def _parsed(arguments: str) -> dict[str, Any]:
 
 def _read_hand_over(given: Mapping[str, Any]) -> HandOver:
     _only(given, {"reason"})
-    reason = given.get("reason", _DEFAULT_REASON)
+    reason = given.get("reason", DEFAULT_REASON)
     if not isinstance(reason, str):
         raise ToolRefused("reason: tem de ser um texto.")
     # A person is called in any case; what must not be kept is left out of the reason.
-    return HandOver(reason=squeeze(without_sensitive(_shown(reason)))[:MAX_REASON] or _DEFAULT_REASON)
+    return HandOver(reason=squeeze(without_sensitive(_shown(reason)))[:MAX_REASON] or DEFAULT_REASON)
 
 
 def _read_update(persona: Persona, given: Mapping[str, Any], today: date | None) -> LeadPatch:

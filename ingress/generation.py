@@ -116,6 +116,8 @@ async def generate(
                 on_progress(Progress(effects=[frame.effect]))
             elif kind == "usage":
                 usage = frame.usage
+                # Told at once: a call that fails behind it is paid for all the same.
+                on_progress(Progress(usage=usage))
             elif kind == "done":
                 rest = cutter.finish()
                 if not spoke and not rest and frame.done.reason != agent_pb.Done.REASON_SILENT:

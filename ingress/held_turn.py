@@ -45,6 +45,8 @@ class HeldTurn:
     """Characters of the present generation."""
     asked: bool = False
     """The present generation has its context: the model works."""
+    usage: agent_pb.Usage | None = None
+    """What the present generation told that it cost."""
     discarded: Discarded = field(default_factory=Discarded)
     finishing: bool = False
     finished: bool = False

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, OrderedDict
+from dataclasses import dataclass
 
 import grpc
 
@@ -16,13 +17,26 @@ from service_kit import errors, logs
 AT_ONCE = 4
 SUMMARIZE_TIMEOUT_S = 60.0
 PUT_TIMEOUT_S = 5.0
+# Nobody counts what a failed attempt cost: a conversation that can't be condensed must not cost a call with every turn.
+# After the second failure in a row 1 turn is passed over, then 3, 7, and so on.
+MOST_PASSED_OVER = 31
+MISSES_KEPT = 1_000
 _log = logs.get(__name__)
+
+
+@dataclass(kw_only=True)
+class _Misses:
+    """Failures in a row of one conversation, and turns that are passed over since the last one."""
+
+    failures: int = 0
+    to_pass_over: int = 0
+    passed_over: int = 0
 
 
 class Summaries:
     """Has older history condensed when the agent asks for it. One summary per conversation, a few in all at a time.
 
-    What fails or finds no room is forgotten: the agent asks again with the next turn, long before anything is lost.
+    What fails or finds no room is put off: the agent asks again with the next turn, long before anything is lost.
     """
 
     def __init__(self, services: Services, *, counters: Counter[str], at_once: int = AT_ONCE) -> None:
@@ -30,11 +44,17 @@ class Summaries:
         self._counters = counters
         self._at_once = at_once
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._misses: OrderedDict[str, _Misses] = OrderedDict()
 
     def start(self, known: lead_pb2.ConversationContext) -> None:
         """Condense this context's history in the background. It must not be changed any more."""
         conversation_id = known.conversation_id
         if not conversation_id or conversation_id in self._tasks or len(self._tasks) >= self._at_once:
+            self._counters["summaries_put_off"] += 1
+            return
+        missed = self._misses.get(conversation_id)
+        if missed is not None and missed.passed_over < missed.to_pass_over:
+            missed.passed_over += 1
             self._counters["summaries_put_off"] += 1
             return
         task = asyncio.create_task(self._run(known), name=f"summary-{conversation_id}")
@@ -52,7 +72,7 @@ class Summaries:
         try:
             made = await self._make(known)
         except grpc.aio.AioRpcError as error:
-            self._counters["summaries_failed"] += 1
+            self._failed(known.conversation_id)
             parsed = errors.parse(error)
             _log.warning(
                 "summary_failed",
@@ -61,10 +81,20 @@ class Summaries:
                 reason=parsed.reason,
             )
         except Exception:
-            self._counters["summaries_failed"] += 1
+            self._failed(known.conversation_id)
             _log.error("summary_broke", conversation_id=known.conversation_id, exc_info=True)
         else:
+            self._misses.pop(known.conversation_id, None)
             self._counters["summaries_made" if made else "summaries_empty"] += 1
+
+    def _failed(self, conversation_id: str) -> None:
+        self._counters["summaries_failed"] += 1
+        missed = self._misses.setdefault(conversation_id, _Misses())
+        self._misses.move_to_end(conversation_id)
+        missed.to_pass_over = min(2**missed.failures - 1, MOST_PASSED_OVER)
+        missed.failures, missed.passed_over = missed.failures + 1, 0
+        while len(self._misses) > MISSES_KEPT:
+            self._misses.popitem(last=False)
 
     async def _make(self, known: lead_pb2.ConversationContext) -> bool:
         """Whether there was something to condense."""

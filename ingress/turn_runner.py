@@ -231,8 +231,8 @@ class TurnRunner:
 
     def _discard(self, held: HeldTurn) -> None:
         if held.asked:
-            self.counters["discarded_tokens"] += held.discarded.add(held.generated)
-        held.generated, held.asked = 0, False
+            self.counters["discarded_tokens"] += held.discarded.add(held.generated, held.usage)
+        held.generated, held.asked, held.usage = 0, False, None
 
     # ---- generating
 
@@ -310,6 +310,7 @@ class TurnRunner:
         held.parts.extend(progress.parts)
         held.effects.extend(progress.effects)
         held.last, held.done = progress.last, progress.done
+        held.usage = progress.usage or held.usage
         if progress.done:
             held.effects = with_generation(held.effects, held.discarded, done=progress.done, usage=progress.usage)
         if progress.parts or progress.last:

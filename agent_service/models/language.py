@@ -23,7 +23,7 @@ from agent_service.models.rounds import Rounds
 from agent_service.output_policy import OutputPolicy
 from agent_service.persona import Persona
 from agent_service.prompt import PromptBudget, build_prompt, fixed_part, prompt_budget, prompt_texts
-from agent_service.summary import older_part, read_summary, summary_request
+from agent_service.summary import older_part, read_summary, summary_request, whole_sentences
 from agent_service.token_sizes import TokenSizes
 from agent_service.tools import tools_json
 from service_kit import logs
@@ -139,7 +139,9 @@ class LanguageModel:
         older = older_part(history, size=self._sizes.size, kept=voice.budget.kept)
         if not older:
             return Summary(text="", through_sequence=0, model=self.name)
-        request = summary_request(voice.persona, summary=summary, history=older, lead=lead, max_tokens=SUMMARY_TOKENS)
+        # A reasoning model's thoughts are among them: who gives replies more room gives it to summaries too.
+        most = max(SUMMARY_TOKENS, self._max_output_tokens)
+        request = summary_request(voice.persona, summary=summary, history=older, lead=lead, max_tokens=most)
         text, usage = await self._answer(request, ends_at=ends_at)
         return Summary(
             text=read_summary(text, lead=lead),
@@ -199,7 +201,7 @@ class LanguageModel:
                 _log.info("prefix_not_primed", model=self.name, error=type(error).__name__)
 
     async def _answer(self, request: ChatRequest, *, ends_at: float) -> tuple[str, ChatUsage]:
-        """The whole text of one call. Errors: ModelTrouble, also when it was cut."""
+        """The text of one call, without what follows its last sentence when it was cut. Errors: ModelTrouble."""
         text, usage = "", None
         async with aclosing(self._engine.chat(request, ends_at=ends_at)) as events:
             async for event in events:
@@ -208,7 +210,8 @@ class LanguageModel:
                 elif isinstance(event, ChatUsage):
                     usage = event
                 elif isinstance(event, ChatEnd) and event.reason != "stop":
-                    raise ModelTrouble(Trouble.ENDLESS, "the summary did not come to an end")
+                    # It is paid for, and asking again would cost the same and end the same.
+                    text = whole_sentences(text)
         prompt = sum(self._sizes.size(message.content) for message in request.messages)
         return text, usage or ChatUsage(prompt=prompt, completion=self._sizes.size(text))
 

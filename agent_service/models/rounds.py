@@ -1,5 +1,6 @@
 """One reply of a language model: its words through the output policy, its tool calls read, answered and fed back."""
 
+import json
 import re
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, suppress
@@ -30,7 +31,7 @@ from agent_service.conversation import (
 )
 from agent_service.output_policy import EMPTY, REPEATED, OutputFilter, Unfit
 from agent_service.persona import Persona
-from agent_service.tools import ToolRefused, read_call
+from agent_service.tools import DEFAULT_REASON, HAND_OVER, UPDATE_LEAD, ToolRefused, read_call
 from service_kit import logs
 
 # Calls of one reply. The last one has to end in words.
@@ -38,6 +39,8 @@ MAX_ROUNDS = 3
 _DONE = "Feito. Continue a resposta à pessoa, sem repetir o que já disse."
 _KNOWN = "Isso já estava feito. Responda à pessoa agora."
 _HANDED_OVER = "Feito. Diga à pessoa em uma frase que a equipe continua, e mais nada."
+# The server was at work on the prompt when the call failed, and will be paid for it.
+_WORKED = frozenset({Trouble.NO_FIRST_TOKEN, Trouble.STALLED, Trouble.BROKEN, Trouble.ENDLESS})
 _SENTENCE_END = re.compile(r"(?:[.!?…][\"'”’»)*_]*|\n)\s*\Z")
 _log = logs.get(__name__)
 
@@ -105,10 +108,11 @@ class Rounds:
                     yield event
                 return
             self._wrote_before = self._wrote_before or bool(this.text)
-            asked = ChatMessage(role="assistant", content=this.text, tool_calls=tuple(this.calls))
+            told = tuple(_readable(call) for call in this.calls)
+            asked = ChatMessage(role="assistant", content=this.text, tool_calls=told)
             messages = (*messages, asked, *answers)
-        if not self._spoke:
-            raise ModelTrouble(Trouble.TOOL_LOOP, f"no words after {MAX_ROUNDS} calls")
+        for event in self._words_of_a_loop():
+            yield event
         yield Ended(why=End.LENGTH)
 
     @property
@@ -130,8 +134,8 @@ class Rounds:
                         this.usage = event
                     else:
                         this.reason = event.reason
-        except ModelTrouble:
-            if this.text:
+        except ModelTrouble as trouble:
+            if this.text or this.calls or trouble.trouble in _WORKED:
                 yield self._count(self._estimated(request, this))
             raise
         yield self._count(this.usage or self._estimated(request, this))
@@ -166,9 +170,11 @@ class Rounds:
 
     def _answered(self, call: ToolCall) -> ChatMessage:
         try:
-            effect = read_call(self._persona, call.name, call.arguments, today=self._today)
+            effect = self._kept(read_call(self._persona, call.name, call.arguments, today=self._today))
         except ToolRefused as refused:
-            _log.info("tool_call_refused", tool=call.name[:40], conversation_id=self._turn.conversation_id)
+            # A name that is none of ours is the model's text, and may be anybody's number.
+            tool = call.name if call.name in (HAND_OVER, UPDATE_LEAD) else "unlisted"
+            _log.info("tool_call_refused", tool=tool, conversation_id=self._turn.conversation_id)
             return _tool_answer(call, str(refused))
         if effect in self._done:
             return _tool_answer(call, _KNOWN)
@@ -176,11 +182,33 @@ class Rounds:
         self._waiting.append(effect)
         return _tool_answer(call, _HANDED_OVER if isinstance(effect, HandOver) else _DONE)
 
+    def _kept(self, effect: Effect) -> Effect:
+        """The effect, when it holds nothing that must not leave: what is stored is shown to people, and exported.
+
+        Raises ToolRefused. A person is called in any case.
+        """
+        if isinstance(effect, HandOver):
+            return HandOver(reason=DEFAULT_REASON) if self._output.gives_away(effect.reason) else effect
+        texts = (effect.name or "", effect.email or "", *effect.preferences.values())
+        if any(self._output.gives_away(text) for text in texts):
+            raise ToolRefused("isso não pode ser guardado.")
+        return effect
+
     def _last_sentence(self, this: _Round) -> Iterator[ModelEvent]:
         """What the policy still holds of a reply that breaks off, if it is a whole sentence."""
         if self._spoke and _SENTENCE_END.search(this.text):
             with suppress(Unfit):
                 yield from self._say(self._output.finish())
+
+    def _words_of_a_loop(self) -> Iterator[ModelEvent]:
+        """The rest of what was said beside calls that never stopped. Raises ModelTrouble when there is nothing."""
+        try:
+            rest = self._output.finish()
+        except Unfit:
+            if not self._spoke:
+                raise ModelTrouble(Trouble.TOOL_LOOP, f"no words after {MAX_ROUNDS} calls") from None
+            rest = ""
+        yield from self._say(rest)
 
     def _end(self, this: _Round) -> Iterator[ModelEvent]:
         """The rest of the words. A reply that was cut ends with its last whole sentence, if there is one."""
@@ -211,6 +239,15 @@ class Rounds:
         prompt = sum(self._size(message.content) for message in request.messages) + self._size(request.tools)
         written = this.text + "".join(call.arguments for call in this.calls)
         return ChatUsage(prompt=prompt, completion=self._size(written))
+
+
+def _readable(call: ToolCall) -> ToolCall:
+    """The call as it is told to the server again: some (vLLM) refuse a whole request for arguments that are no JSON."""
+    try:
+        known = isinstance(json.loads(call.arguments), dict)
+    except (ValueError, RecursionError):
+        known = False
+    return call if known else replace(call, arguments="{}")
 
 
 def _tool_answer(call: ToolCall, text: str) -> ChatMessage:

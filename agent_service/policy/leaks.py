@@ -22,6 +22,7 @@ PROMPT, SECRET = "prompt text", "secret"
 _RULE_WORDS = 6
 _OWN_WORDS = 12
 _SHORTEST_OWN = 5
+_KEY_LETTERS = 16
 _MIN_SECRET = 8
 _MIN_BEGINNING = 6
 _PIECES = re.compile(r"[.;:!?\n]+")
@@ -48,6 +49,8 @@ class Leaks:
         self.rules = frozenset(g for words in rules for g in _grams(words, _RULE_WORDS)) - said - own_grams
         self.lines = frozenset(words for words in own if len(words) >= _SHORTEST_OWN and not _within(words, sayable))
         self.runs = frozenset(gram for words in self.lines for gram in _grams(words, _OWN_WORDS))
+        self.joined = _by_beginning("".join(words) for words in self.rules | self.runs)
+        self.longest_joined = max((len(each) for known in self.joined.values() for each in known), default=0)
         self.prompt_marks = frozenset(_forms(canary(persona)))
         self.secrets = frozenset(form for secret in secrets for form in _forms(secret))
         self.longest = max((len(form) for form in self.secrets | self.prompt_marks), default=0)
@@ -61,6 +64,14 @@ class Leaks:
             or any(_unnumbered(_words(piece)) in self.lines for piece in _PIECES.split(text))
         )
 
+    def spelt(self, letters: str) -> bool:
+        """Whether an instruction stands in letters that were written with no regard for words."""
+        return any(
+            letters.startswith(each, at)
+            for at in range(len(letters) - _KEY_LETTERS + 1)
+            for each in self.joined.get(letters[at : at + _KEY_LETTERS], ())
+        )
+
 
 class LeakWatch:
     """One reply: what was said is remembered, so that a leak in pieces is one all the same."""
@@ -69,6 +80,7 @@ class LeakWatch:
         self._leaks = leaks
         self._words: Words = ()
         self._letters = ""
+        self._joined = ""
 
     def leak(self, text: str) -> str:
         """What the text, after all that came before, gives away; empty when nothing."""
@@ -78,10 +90,13 @@ class LeakWatch:
         if _KEYS.search(plain) or any(form in letters for form in leaks.secrets):
             return SECRET
         before, self._words = self._words, (self._words + _words(plain))[-_OWN_WORDS:]
+        joined = self._joined + "".join(_words(plain))
+        self._joined = joined[-leaks.longest_joined :]
         disguised = (plain[::-1], codecs.encode(plain, "rot13"))
         prompt = (
             any(form in letters for form in leaks.prompt_marks)
             or leaks.quoted(plain, before)
+            or leaks.spelt(joined)
             or any(leaks.quoted(text) for text in disguised)
         )
         return PROMPT if prompt else ""
@@ -140,6 +155,14 @@ def _unnumbered(words: Words) -> Words:
 
 def _grams(words: Words, size: int) -> Iterator[Words]:
     return (words[at : at + size] for at in range(len(words) - size + 1))
+
+
+def _by_beginning(texts: Iterable[str]) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for text in texts:
+        if len(text) >= _KEY_LETTERS:
+            found[text[:_KEY_LETTERS]] = (*found.get(text[:_KEY_LETTERS], ()), text)
+    return found
 
 
 def _within(words: Words, texts: Iterable[Words]) -> bool:

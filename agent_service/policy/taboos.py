@@ -17,7 +17,12 @@ _PLACEHOLDERS = re.compile(
     r"|(?i:\b(?:insir[ao]|inserir|insert|lorem ipsum|(?:seu|your) (?:nome|name) (?:aqui|here))\b)"
     r"|(?i:\bnome d[oa] (?:cliente|lead)\b)"
 )
-_CODE_WORD = re.compile(r"(?<![^\s\"'(])(?=\S*\d)(?=\S*[a-z])(?=\S*[A-Z])[A-Za-z0-9+/=]{16,}")
+# Capitals in the middle are code, unless words were joined: "WhatsAppBusiness".
+_CODE_WORD = re.compile(
+    r"(?<![^\s\"'(])(?!(?:[A-Z]?[a-z]{2,})+(?![A-Za-z0-9+/=]))(?=\S*[a-z])(?=\S*[A-Z])[A-Za-z0-9+/=]{16,}"
+)
+# Letter by letter, with whatever between them.
+_SPELT_OUT = re.compile(r"(?<![^\W_])(?:[^\W_][\W_]{1,6}){11,}[^\W_](?![^\W_])")
 _LONG_WORD = re.compile(r"[^\s/.,-]{32,}")
 _LONGEST_LAUGH = 100
 _LAUGH = re.compile(r"(.{1,4})\1{5,}", re.IGNORECASE)
@@ -30,8 +35,10 @@ def taboo(text: str) -> str:
         return TOOL_SYNTAX
     if _PLACEHOLDERS.search(text):
         return PLACEHOLDER
-    if _CODE_WORD.search(text) or any(
-        len(each) > _LONGEST_LAUGH or not _LAUGH.search(each) for each in _LONG_WORD.findall(text)
+    if (
+        _CODE_WORD.search(text)
+        or _SPELT_OUT.search(text)
+        or any(len(each) > _LONGEST_LAUGH or not _LAUGH.search(each) for each in _LONG_WORD.findall(text))
     ):
         return ENCODED
     return ""

@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import grpc
 import pytest
+import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from agent_service.app import AgentApp
@@ -94,6 +95,49 @@ async def test_a_loop_of_tools_after_words_ends_the_reply(server: OpenAIServer) 
     async with serving(server) as stub:
         heard = await ask(stub)
     assert heard.reason == "LENGTH" and heard.text.startswith("Prazer, João!") and len(server.turns) == 3
+
+
+async def test_what_was_said_beside_calls_that_never_stop_is_said_whole(server: OpenAIServer) -> None:
+    """The last sentence waited for the next one, and was lost with the loop: all of a short reply, so that the playbook
+    spoke instead."""
+    server.script.extend([calls(NAME, pieces=("Prazer, João! Vamos lá.",)), calls(NAME), calls(NAME)])
+    async with serving(server) as stub:
+        assert (await ask(stub)).text == "Prazer, João! Vamos lá."
+        server.script.extend([calls(NAME, pieces=("Prazer, João!",)), calls(NAME), calls(NAME)])
+        heard = await ask(stub)
+    assert heard.done is not None and (heard.text, heard.done.model) == ("Prazer, João!", REAL)
+    assert [each.lead_update.name for each in heard.effects] == ["João"]
+
+
+async def test_arguments_that_are_no_json_are_not_sent_back(server: OpenAIServer) -> None:
+    """vLLM and others parse the calls of earlier rounds, and refuse the whole request for one that they can't."""
+    half = Called(name="update_lead", arguments='{"name": "Jo')
+    server.script.extend([calls(half, NAME), says("Oi, João!")])
+    async with serving(server) as stub:
+        assert (await ask(stub)).text == "Oi, João!"
+    asked = [call["function"]["arguments"] for call in told(server)[-3]["tool_calls"]]
+    assert asked == ["{}", NAME.arguments] and "JSON" in told(server)[-2]["content"]
+
+
+async def test_a_call_that_hung_is_paid_for(server: OpenAIServer) -> None:
+    """A provider that thinks longer than we wait has read the prompt; nobody counted it, and no budget ended it."""
+    server.script.append(Answer(fault="hang"))
+    async with serving(server, SDR_AGENT_FIRST_TOKEN_MS="200", **PRICED) as stub:
+        hung = await ask(stub)
+        server.script.extend([refuses(400)])
+        refused = await ask(stub)
+    assert hung.usage is not None and hung.usage.prompt_tokens > 1_000 and hung.usage.cost_micros > 1_000
+    assert refused.usage is None, "what was refused costs nothing"
+
+
+async def test_a_tool_s_name_is_not_logged(server: OpenAIServer) -> None:
+    """It is the model's text: an obedient one calls a tool by the lead's number."""
+    server.script.extend([calls(Called(name="enviar_5581977776666")), says("Oi!")])
+    with structlog.testing.capture_logs() as logged:
+        async with serving(server) as stub:
+            await ask(stub)
+    assert [each["tool"] for each in logged if each["event"] == "tool_call_refused"] == ["unlisted"]
+    assert "5581977776666" not in str(logged)
 
 
 async def test_effects_of_a_model_that_failed_have_not_happened(server: OpenAIServer) -> None:
@@ -193,6 +237,17 @@ async def test_a_summary_with_its_reach(server: OpenAIServer) -> None:
     assert made.summary.startswith("João paga 4 mil") and made.model == REAL
     assert 8 <= made.through_sequence < 59 and made.usage.cost_micros == 900 + 4 * 30
     assert short.summary == "" and short.through_sequence == 0 and len(server.turns) == 1
+
+
+async def test_a_summary_that_was_cut_ends_with_its_last_sentence(server: OpenAIServer) -> None:
+    """It was thrown away and asked for again with the next turn, at the same price and with the same end. A reasoning
+    model needs the room that replies have."""
+    server.script.append(says("João paga 4 mil por mês. Ele quer saber do prazo. Depois", finish="length"))
+    lines = [lead_pb2.HistoryMessage(author=message_pb2.AUTHOR_LEAD, text="oi " * 50, sequence=n) for n in range(1, 60)]
+    async with serving(server, SDR_AGENT_MAX_OUTPUT_TOKENS="3000") as stub:
+        made = await stub.Summarize(pb.SummarizeRequest(history=lines), timeout=TIMEOUT_S)
+    assert made.summary == "João paga 4 mil por mês. Ele quer saber do prazo."
+    assert server.turns[0].body["max_tokens"] == 3_000
 
 
 async def test_a_summary_that_can_not_be_had(server: OpenAIServer) -> None:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from agent_service.conversation import Author, Kind, Lead, Line, Message, Turn
 from agent_service.history import MESSAGE_TOKENS
+from agent_service.output_policy import _given_by_lead
 from agent_service.persona import load_persona
 from agent_service.policy.leaks import Leaks, LeakWatch
 from agent_service.prompt import (
@@ -24,7 +25,7 @@ from agent_service.prompt import (
     prompt_texts,
 )
 from agent_service.prompt_parts import known_facts
-from agent_service.quoting import LINE_CHARACTERS, shown
+from agent_service.quoting import LINE_CHARACTERS, cut_shown, shown
 from agent_service.token_sizes import TokenSizes, estimate
 from agent_service.tools import tools_json
 from service_kit.settings import ConfigurationError
@@ -422,3 +423,29 @@ def test_what_the_prompt_teaches_may_be_said_and_how_it_teaches_may_not(persona:
     assert [text for text in sayable if LeakWatch(leaks).leak(text)] == []
     instructions = fixed_part(business).split("\n\n")[-4:]
     assert all(LeakWatch(leaks).leak(text) for text in instructions)
+
+
+def test_of_a_pasted_book_only_what_is_shown_is_cleaned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifty messages of 20 KiB after forty lines of 64 KiB stopped the loop for more than three seconds: all of it was
+    cleaned, at every try to make it fit, and read once more for numbers that the lead had given."""
+    cleaned: list[int] = []
+
+    class Counting:
+        def sub(self, _: str, text: str) -> str:
+            cleaned.append(len(text))
+            return text
+
+    monkeypatch.setattr("agent_service.quoting._INVISIBLE", Counting())
+    book = "palavra por palavra 81 97777-6666 " * 2_000
+    history = tuple(Line(author=Author.LEAD, text=book, sequence=number) for number in range(1, 41))
+    given = Turn(messages=messages(*[book] * 50), history=history, now_ms=MONDAY_10H)
+    made = prompt(given)
+    assert max(cleaned) <= 5 * LINE_CHARACTERS and sum(cleaned) <= 8 * 90 * LINE_CHARACTERS
+    assert made.turn[-1].startswith("palavra por")
+    assert sum(map(len, _given_by_lead(given))) <= 90 * 5 * LINE_CHARACTERS
+
+
+@given(st.text(alphabet="ab \n<[\u200b", max_size=9_000), st.integers(min_value=40, max_value=LINE_CHARACTERS))
+def test_a_message_that_is_cut_again_is_the_same_as_cut_at_once(text: str, most: int) -> None:
+    message = Message(text=text, kind=Kind.IMAGE)
+    assert cut_shown(message, shown(message), most) == shown(message, most=most)

@@ -8,6 +8,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import grpc
+
 from agentic_sdr.agent.v1 import agent_service_pb2 as agent_pb
 from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
 from agentic_sdr.common.v1 import turn_pb2
@@ -111,3 +113,22 @@ async def test_what_was_thrown_away_is_counted_with_the_reply_that_was_kept(tmp_
         assert (account.model, account.fallback) == ("openai:x", False)
         assert (account.prompt_tokens, account.cached_tokens, account.completion_tokens) == (100, 60, 3)
         assert (account.cost_micros, account.discarded_tokens) == (7, 2 + 100)
+
+
+async def test_what_failed_generations_told_of_their_price_is_counted(tmp_path: Path) -> None:
+    """The agent tells what its models cost before it says that none of them answered; without the playbook all of that
+    was lost, and an outage had no budget."""
+    async with rig(tmp_path) as r:
+
+        async def reply(begin: agent_pb.Begin, context: Any) -> AsyncIterator[agent_pb.RespondResponse]:
+            usage = agent_pb.Usage(prompt_tokens=100, cached_tokens=60, completion_tokens=3, cost_micros=7)
+            yield agent_pb.RespondResponse(usage=usage)
+            await context.abort(grpc.StatusCode.INTERNAL, "no model answered")
+
+        r.agent.reply = reply
+        await r.write("oi")
+        await r.until(lambda: bool(r.finished))
+        account = made(r.context.records[0])
+        calls = len(r.agent.begins)
+        assert calls > 1 and account.fallback and not account.prompt_tokens
+        assert (account.discarded_tokens, account.cost_micros) == (calls * 103, calls * 7)

@@ -186,6 +186,30 @@ async def test_an_agent_that_cannot_is_asked_again_with_the_next_turn(tmp_path: 
         await w.until("made")
 
 
+async def test_what_fails_again_and_again_is_tried_ever_more_rarely(tmp_path: Path) -> None:
+    """A reasoning model used its 600 tokens up for thoughts, every time: each turn paid for a summary that never came,
+    and no budget saw it."""
+    async with world(tmp_path) as w:
+        w.agent.error = grpc.StatusCode.UNAVAILABLE
+        tried = []
+        for _ in range(30):
+            before = w.counters["summaries_put_off"]
+            w.summaries.start(known())
+            tried.append(w.counters["summaries_put_off"] == before)
+            await w.until("failed", sum(tried))
+            while w.summaries._tasks:
+                await asyncio.sleep(0)
+        assert [turn for turn, one in enumerate(tried) if one] == [0, 1, 3, 7, 15]
+        w.summaries.start(known("another"))
+        await w.asked(6)
+        w.agent.error = None
+        for _ in range(2):
+            w.summaries.start(known())
+        await w.until("made")
+        w.summaries.start(known())
+        await w.until("made", 2)
+
+
 async def test_a_store_that_refuses_is_no_trouble(tmp_path: Path) -> None:
     """The person may have been erased meanwhile, or another summary may reach further."""
     async with world(tmp_path) as w:
