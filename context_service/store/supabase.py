@@ -21,7 +21,7 @@ from context_service.migrations import current_version
 from context_service.privacy import ContactHasher
 from context_service.store import ExportPage, ExportSection, LeadFilter, PageAfter, Seen, rows
 from context_service.store import supabase_rows as json_rows
-from context_service.store.supabase_client import DatabaseRefusal, SupabaseClient
+from context_service.store.supabase_client import DatabaseRefusal, NoSuchFunction, SupabaseClient
 from service_kit.backups import Backups, Copied
 from service_kit.clock import Clock
 from service_kit.errors import InvalidArgument, NotFound, Unavailable, WrongState
@@ -45,7 +45,10 @@ class SupabaseStore:
 
     async def check_schema(self) -> None:
         """The schema is that of this version. Raises ConfigurationError; Unavailable when nobody answers."""
-        found = (await self._ask_version())[0]
+        try:
+            found = (await self._ask_version())[0]
+        except NoSuchFunction:
+            found = None
         if found != current_version():
             raise ConfigurationError(
                 f"The Supabase project has schema version {found or 0}, this version needs {current_version()}: "
@@ -169,8 +172,7 @@ class SupabaseStore:
     # ---- people
 
     async def find_people(self, tenant: str, alias: str) -> tuple[str, ...]:
-        request = self._client.table("lead_aliases").select("lead_id").eq("tenant", tenant).eq("alias", alias)
-        return tuple(row["lead_id"] for row in await self._client.read(request, "lead_aliases"))
+        return tuple(await self._client.call("sdr_people", p_tenant=tenant, p_alias=alias, p_conversations=[]))
 
     async def export_rows(self, section: ExportSection, lead_ids: tuple[str, ...], after: int) -> ExportPage:
         found = await self._client.call(
@@ -276,5 +278,11 @@ def _raise(refusal: DatabaseRefusal, *, conversation_id: str = "") -> NoReturn:
             raise WrongState("There is a newer summary.", conversation_id=conversation_id, state="newer_summary")
         case "SDR07":
             raise WrongState("There is no such version yet.", conversation_id=conversation_id, state="older_version")
+        case "SDR09":
+            raise WrongState(
+                "Rows of another table hold this person; docs/howto/supabase.md says how to let go.",
+                conversation_id=conversation_id,
+                state="held",
+            )
         case _:
             raise Unavailable("The database refused; try again.", component="store")
