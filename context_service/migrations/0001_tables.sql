@@ -74,12 +74,12 @@ BEGIN
 
     -- Policies that let in whoever has the publishable key, or has signed up.
     FOR one IN
-        SELECT policyname, format('%I.%I', schemaname, tablename) AS owner FROM pg_policies
-        WHERE format('%I.%I', schemaname, tablename)::regclass = ANY (ours)
-          AND roles && ARRAY['public', 'anon', 'authenticated']::name[]
+        SELECT polname AS name, polrelid::regclass AS owner FROM pg_policy
+        WHERE polrelid = ANY (ours)
+          AND polroles && ARRAY[0, 'anon'::regrole, 'authenticated'::regrole]::oid[]
     LOOP
-        RAISE NOTICE 'dropped: policy "%" on %', one.policyname, one.owner;
-        EXECUTE format('DROP POLICY %I ON %s', one.policyname, one.owner);
+        RAISE NOTICE 'dropped: policy "%" on %', one.name, one.owner;
+        EXECUTE format('DROP POLICY %I ON %s', one.name, one.owner);
     END LOOP;
 
     -- A column's type cannot change under a view: views go, the outermost first, and come back as they were.

@@ -109,20 +109,17 @@ ALTER TABLE public.conversations
     ADD COLUMN summary         text NOT NULL DEFAULT '',
     ADD COLUMN summary_version bigint NOT NULL DEFAULT 0,
     ADD COLUMN summary_through bigint NOT NULL DEFAULT 0;
--- Amnesia had its cause here: conversations that were never linked to their lead.
-UPDATE public.conversations SET lead_id = coalesce(
-    (SELECT id FROM public.leads WHERE leads.phone_number = conversations.phone_number),
-    (SELECT lead_aliases.lead_id FROM public.lead_aliases WHERE alias = public.sdr_alias(conversations.phone_number))
-) WHERE lead_id IS NULL;
--- What is changed below stays to be seen in `metadata`.
+-- Amnesia had its cause here: conversations that were never linked to their lead. What is changed stays to be seen in
+-- `metadata`.
 UPDATE public.conversations SET
+    lead_id = found.lead,
     session_id = coalesce(session_id, id::text),
     metadata = CASE WHEN jsonb_typeof(metadata) = 'object' THEN metadata
         WHEN metadata IS NULL THEN '{}' ELSE jsonb_build_object('value', metadata) END
-        || jsonb_build_object('before', jsonb_build_object(
-            'session_id', session_id, 'status', status, 'is_active', is_active, 'total_messages', total_messages)),
+        || jsonb_build_object('before', jsonb_build_object('session_id', session_id, 'lead_id', lead_id,
+            'status', status, 'is_active', is_active, 'total_messages', total_messages)),
     status = CASE
-        WHEN lead_id IS NULL THEN 'ARCHIVED'
+        WHEN found.lead IS NULL THEN 'ARCHIVED'
         WHEN status IS NULL OR upper(status) IN ('ACTIVE', 'PAUSED')
             THEN CASE WHEN is_active IS FALSE THEN 'COMPLETED' ELSE coalesce(upper(status), 'ACTIVE') END
         WHEN upper(status) IN ('COMPLETED', 'ARCHIVED') THEN upper(status)
@@ -132,7 +129,14 @@ UPDATE public.conversations SET
     phone_number = coalesce(phone_number, ''),
     started_at = coalesce(started_at, created_at, now()),
     created_at = coalesce(created_at, now()),
-    updated_at = coalesce(updated_at, created_at, now());
+    updated_at = coalesce(updated_at, created_at, now())
+FROM (
+    SELECT id AS conversation, coalesce(
+        (SELECT id FROM public.leads WHERE leads.id = one.lead_id),
+        (SELECT id FROM public.leads WHERE leads.phone_number = one.phone_number),
+        (SELECT lead_aliases.lead_id FROM public.lead_aliases WHERE alias = public.sdr_alias(one.phone_number))
+    ) AS lead FROM public.conversations AS one
+) AS found WHERE found.conversation = conversations.id;
 -- One stays open for each lead: the one that something happened in last.
 UPDATE public.conversations SET status = 'COMPLETED'
 WHERE status IN ('ACTIVE', 'PAUSED') AND EXISTS (
@@ -192,10 +196,18 @@ ALTER TABLE public.messages
     ADD COLUMN provider_message_id text NOT NULL DEFAULT '',
     ADD COLUMN delivery_state      text NOT NULL DEFAULT '' CHECK (delivery_state IN ('', 'sent', 'unknown')),
     ADD COLUMN fallback            boolean NOT NULL DEFAULT false;
-UPDATE public.messages SET sequence = numbered.place, content = coalesce(content, ''),
+-- Lines of a conversation that is not there stay, and belong to none.
+UPDATE public.messages SET
+    conversation_id = numbered.conversation,
+    details = CASE WHEN numbered.conversation IS NULL AND conversation_id IS NOT NULL
+        THEN jsonb_build_object('before', jsonb_build_object('conversation_id', conversation_id)) END,
+    sequence = numbered.place,
+    content = coalesce(content, ''),
     created_at = coalesce(messages.created_at, now())
 FROM (
-    SELECT id, row_number() OVER (PARTITION BY conversation_id ORDER BY created_at, row_id) AS place FROM public.messages
+    SELECT one.id, conversations.id AS conversation,
+        row_number() OVER (PARTITION BY conversations.id ORDER BY one.created_at, one.row_id) AS place
+    FROM public.messages AS one LEFT JOIN public.conversations ON conversations.id = one.conversation_id
 ) AS numbered
 WHERE numbered.id = messages.id;
 UPDATE public.conversations SET total_messages = counted.total, version = 1

@@ -185,7 +185,7 @@ BEGIN
     END IF;
 END $$;
 
--- The aliases that came with the turn, and the phone number. An alias stays with the lead that had it first; a phone
+-- The aliases that came with the turn, the contact's first, and the phone number. An alias stays with the lead that had it first; a phone
 -- replaces a LID, never the reverse.
 CREATE FUNCTION public.sdr_learn_names(
     p_tenant text, p_lead uuid, p_contact text, p_aliases text[], p_by text, p_now timestamptz
@@ -197,9 +197,9 @@ BEGIN
     SELECT p_tenant, alias, p_lead, p_now FROM unnest(p_aliases) AS alias
     ON CONFLICT (tenant, alias) DO NOTHING;
     SELECT phone_number INTO old FROM public.leads WHERE id = p_lead;
-    IF p_contact ~ '^[0-9]+$' AND old <> p_contact
+    IF (p_contact ~ '^[0-9]+$' OR public.sdr_alias(old) = p_contact) AND old <> p_contact
         AND NOT EXISTS (SELECT FROM public.leads WHERE tenant = p_tenant AND phone_number = p_contact)
-        AND public.sdr_lead_of(p_tenant, ARRAY['phone:' || p_contact]) = p_lead
+        AND public.sdr_lead_of(p_tenant, p_aliases[1:1]) = p_lead
     THEN
         UPDATE public.leads SET phone_number = p_contact WHERE id = p_lead;
         UPDATE public.conversations SET phone_number = p_contact WHERE lead_id = p_lead;
