@@ -42,9 +42,12 @@ class _KeyRefused(Exception):
 
 
 async def _look_at(response: httpx.Response) -> None:
-    # The client's errors don't tell the status.
+    # The client's errors don't tell the status, and it takes a proxy's page for the answer if the status is 200.
     if response.status_code == httpx.codes.UNAUTHORIZED:
         raise _KeyRefused
+    answered = response.is_success and response.status_code != httpx.codes.NO_CONTENT
+    if answered and "json" not in response.headers.get("Content-Type", ""):
+        raise httpx.DecodingError("The answer is no JSON.", request=response.request)
 
 
 def check_address(url: str, key: str) -> None:
