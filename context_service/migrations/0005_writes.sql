@@ -281,6 +281,9 @@ BEGIN
         -- One from before goes on with the buffer's name.
         UPDATE public.conversations SET session_id = v_session, channel = p ->> 'channel', instance = p ->> 'instance'
         WHERE id = v_id AND channel = '';
+        -- Open before the merges: those complete what would be a second open one.
+        UPDATE public.conversations SET status = 'ACTIVE', is_active = true
+        WHERE id = v_id AND status NOT IN ('ACTIVE', 'PAUSED');
     END IF;
     FOR step IN SELECT jsonb_array_elements(p -> 'merged') LOOP
         PERFORM public.sdr_absorb(v_tenant, step #>> '{}', v_id, v_lead, v_turn, v_now);

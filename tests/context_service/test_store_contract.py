@@ -366,6 +366,22 @@ class TestMerging:
         changes = [one["field"] for one in await sections(store, ExportSection.CHANGES)]
         assert "merged_lead" in changes and changes.count("bill_value") == 3
 
+    async def test_a_completed_conversation_takes_over_one_whose_lead_has_another_open(
+        self, store: ContextStore
+    ) -> None:
+        """It was opened after the merge, beside the one that came along: two open ones, refused at every repeat."""
+        for n, (conversation, contact) in enumerate((("c1", "1"), ("c2", "1"), ("c3", "2"), ("c4", "2"))):
+            await store.record_turn(record(f"t{n}", conversation, contact=contact, messages=[message(f"m{n}")]))
+        merged = await store.record_turn(
+            record("t9", "c1", contact="1", messages=[message("m9")], merged_conversation_ids=["c3"])
+        )
+        found = await store.list_conversations("default", merged.lead_id, PageAfter(size=9))
+        assert {one.conversation_id: one.status.value for one in found} == {
+            "c1": "ACTIVE",
+            "c2": "COMPLETED",
+            "c4": "COMPLETED",
+        }
+
     async def test_a_late_turn_of_the_merged_one_goes_to_the_older(self, store: ContextStore) -> None:
         await store.record_turn(record("t1", "c1", contact="lid:1"))
         await store.record_turn(record("t2", "c1", contact="lid:1", merged_conversation_ids=["c2", "c1"]))
