@@ -85,10 +85,7 @@ class SupabaseStore:
     async def record_turn(self, record: TurnRecord) -> Recorded:
         hashes = self._hasher.hashes(record.scope.tenant, record.contact.all_aliases)
         argument = json_rows.turn(record, hashes=hashes, now_ms=self._clock.now_ms())
-        try:
-            answer = await self._client.call("sdr_record_turn", p=argument)
-        except DatabaseRefusal as refusal:
-            _raise(refusal, conversation_id=record.conversation_id)
+        answer = await self._call_again_if_changed("sdr_record_turn", record.conversation_id, p=argument)
         duplicate = answer["duplicate"]
         return Recorded(
             version=answer["version"],
@@ -96,6 +93,16 @@ class SupabaseStore:
             duplicate=duplicate,
             after=None if duplicate else json_rows.after(answer),
         )
+
+    async def _call_again_if_changed(self, function: str, conversation_id: str, **arguments: Any) -> Any:
+        """The call, and again when the people whom it is about were merged or erased before it had them."""
+        for _ in range(_TRIES):
+            try:
+                return await self._client.call(function, **arguments)
+            except DatabaseRefusal as refusal:
+                if refusal.code != "SDR10":
+                    _raise(refusal, conversation_id=conversation_id)
+        raise Unavailable("The lead changes faster than it can be written; try again.", component="store")
 
     async def put_summary(self, conversation_id: str, summary: Summary) -> None:
         try:
