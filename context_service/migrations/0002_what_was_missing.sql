@@ -67,6 +67,7 @@ ALTER TABLE public.leads
     ALTER COLUMN updated_at SET NOT NULL, ALTER COLUMN updated_at SET DEFAULT now(),
     ADD CONSTRAINT leads_one_per_contact UNIQUE (tenant, phone_number);
 CREATE INDEX leads_latest ON public.leads (tenant, updated_at DESC, id DESC);
+CREATE INDEX leads_by_age ON public.leads (updated_at);
 CREATE INDEX leads_by_alias ON public.leads (tenant, public.sdr_alias(phone_number));
 
 CREATE TABLE public.lead_aliases (
@@ -159,6 +160,7 @@ ALTER TABLE public.conversations
 CREATE UNIQUE INDEX conversations_one_open ON public.conversations (lead_id, channel, instance)
     WHERE status IN ('ACTIVE', 'PAUSED');
 CREATE INDEX conversations_latest ON public.conversations (tenant, updated_at DESC, session_id DESC);
+CREATE INDEX conversations_by_age ON public.conversations (updated_at);
 CREATE INDEX conversations_of_lead ON public.conversations (lead_id, updated_at DESC, session_id DESC);
 
 CREATE TABLE public.merged_conversations (
@@ -249,6 +251,7 @@ CREATE TABLE public.turns (
     cost_micros       bigint NOT NULL
 );
 CREATE INDEX turns_of_conversation ON public.turns (conversation_id);
+CREATE INDEX turns_of_lead ON public.turns (lead_id);
 CREATE INDEX turns_by_age ON public.turns (created_at);
 
 -- An empty conversation_id is the whole business.
@@ -261,6 +264,7 @@ CREATE TABLE public.usage_days (
     cost_micros     bigint NOT NULL,
     UNIQUE (tenant, day, conversation_id)
 );
+CREATE INDEX usage_days_by_age ON public.usage_days (day);
 CREATE INDEX usage_days_of_conversation ON public.usage_days (conversation_id);
 
 DO $$

@@ -43,10 +43,11 @@ LANGUAGE sql STABLE SET search_path = '' AS $$
         UNION
         SELECT id FROM public.leads WHERE tenant = p_tenant AND public.sdr_alias(phone_number) = p_alias
         UNION
-        SELECT lead_id FROM public.conversations WHERE tenant = p_tenant AND lead_id IS NOT NULL AND (
-            session_id = ANY (p_conversations)
-            OR id IN (SELECT into_id FROM public.merged_conversations WHERE conversation_id = ANY (p_conversations))
-        )
+        SELECT lead_id FROM public.conversations
+        WHERE tenant = p_tenant AND session_id = ANY (p_conversations) AND lead_id IS NOT NULL
+        UNION
+        SELECT lead_id FROM public.merged_conversations JOIN public.conversations ON conversations.id = into_id
+        WHERE conversations.tenant = p_tenant AND conversation_id = ANY (p_conversations)
         ORDER BY 1
     )
 $$;
@@ -113,43 +114,45 @@ BEGIN
     );
 END $$;
 
+-- One step of many: it reads what is old, whatever the planner thinks of reading everything at once.
 CREATE FUNCTION public.sdr_sweep(p_before timestamptz, p_limit integer) RETURNS jsonb
-LANGUAGE plpgsql SET search_path = '' AS $$
+LANGUAGE plpgsql SET search_path = '' SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     counts jsonb := '{}';
     n      bigint;
 BEGIN
-    DELETE FROM public.messages WHERE id IN (
-        SELECT id FROM public.messages WHERE created_at < p_before ORDER BY created_at
-        LIMIT p_limit FOR UPDATE SKIP LOCKED);
+    -- What somebody is working on is left for the next time.
+    DELETE FROM public.messages WHERE id = ANY (ARRAY(
+        SELECT id FROM public.messages WHERE created_at < p_before
+        ORDER BY created_at LIMIT p_limit FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS n = ROW_COUNT;
     counts := counts || jsonb_build_object('messages', n);
-    DELETE FROM public.turns WHERE row_id IN (
-        SELECT row_id FROM public.turns WHERE created_at < p_before ORDER BY created_at
-        LIMIT p_limit FOR UPDATE SKIP LOCKED);
+    DELETE FROM public.turns WHERE row_id = ANY (ARRAY(
+        SELECT row_id FROM public.turns WHERE created_at < p_before
+        ORDER BY created_at LIMIT p_limit FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS n = ROW_COUNT;
     counts := counts || jsonb_build_object('turns', n);
-    DELETE FROM public.lead_changes WHERE row_id IN (
-        SELECT row_id FROM public.lead_changes WHERE changed_at < p_before ORDER BY changed_at
-        LIMIT p_limit FOR UPDATE SKIP LOCKED);
+    DELETE FROM public.lead_changes WHERE row_id = ANY (ARRAY(
+        SELECT row_id FROM public.lead_changes WHERE changed_at < p_before
+        ORDER BY changed_at LIMIT p_limit FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS n = ROW_COUNT;
     counts := counts || jsonb_build_object('lead_changes', n);
-    DELETE FROM public.usage_days WHERE row_id IN (
+    DELETE FROM public.usage_days WHERE row_id = ANY (ARRAY(
         SELECT row_id FROM public.usage_days WHERE day < (p_before AT TIME ZONE 'UTC')::date
-        LIMIT p_limit FOR UPDATE SKIP LOCKED);
+        ORDER BY day LIMIT p_limit FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS n = ROW_COUNT;
     counts := counts || jsonb_build_object('usage_days', n);
     -- A conversation and a lead go when nothing that is newer hangs on them.
-    DELETE FROM public.conversations WHERE id IN (
+    DELETE FROM public.conversations WHERE id = ANY (ARRAY(
         SELECT id FROM public.conversations AS one WHERE updated_at < p_before
         AND NOT EXISTS (SELECT FROM public.messages WHERE conversation_id = one.id)
-        LIMIT p_limit FOR UPDATE SKIP LOCKED);
+        ORDER BY updated_at LIMIT p_limit FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS n = ROW_COUNT;
     counts := counts || jsonb_build_object('conversations', n);
-    DELETE FROM public.leads WHERE id IN (
+    DELETE FROM public.leads WHERE id = ANY (ARRAY(
         SELECT id FROM public.leads AS one WHERE updated_at < p_before
         AND NOT EXISTS (SELECT FROM public.conversations WHERE lead_id = one.id)
-        LIMIT p_limit FOR UPDATE SKIP LOCKED);
+        ORDER BY updated_at LIMIT p_limit FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS n = ROW_COUNT;
     RETURN counts || jsonb_build_object('leads', n);
 END $$;

@@ -160,13 +160,12 @@ def test_everything_at_once_deadlocks_nobody(project: Database, seed: int) -> No
     """A sweep locked messages before conversations, a merge its second lead after the first, an erasure the counters
     before the conversation: PostgreSQL found the circle after a second and refused one of them."""
     results = at_once(project, Bustle(seed).works(400), connections=8)
-    failures = [error.sqlstate for error in results if isinstance(error, psycopg.Error)]
-    unexpected = [
-        str(error) for error in results if isinstance(error, psycopg.Error) and error.sqlstate not in REFUSALS
-    ]
-    assert unexpected == []
-    assert len(failures) < len(results) / 3, "then it was no test"
-    assert rows(project, "SELECT count(*) > 0 FROM turns") == [(True,)]
+    refused = [error for error in results if isinstance(error, psycopg.Error)]
+    assert [str(error) for error in refused if error.sqlstate not in REFUSALS] == []
+    answers = [answer for answer in results if isinstance(answer, dict)]
+    recorded = [one for one in answers if "version" in one]
+    erased = [one for one in answers if one.keys() == {"leads", "conversations", "messages"} and one["leads"]]
+    assert len(recorded) > 40 and len(erased) > 2, "then it was no test"
     for nothing in (
         "SELECT session_id FROM conversations JOIN forgotten_conversations ON session_id = conversation_id",
         "SELECT turn_id FROM turns WHERE lead_id NOT IN (SELECT id FROM leads)",
