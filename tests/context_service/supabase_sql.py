@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -20,6 +20,7 @@ from tests.stand_ins.postgres import Database
 Connection = psycopg.Connection[tuple[Any, ...]]
 Work = Callable[[Connection], Any]
 NOW_MS = 1_700_000_000_000
+NOW = datetime.fromtimestamp(NOW_MS / 1000, UTC)
 
 
 def rows(database: Database, statement: str) -> list[Any]:
@@ -52,24 +53,24 @@ def forget(connection: Connection, alias: str, *conversations: str) -> Any:
     while True:
         names = one(connection, "SELECT sdr_names_of('default', %s, %s)", alias, list(conversations))
         hashes = Jsonb({name: name for name in (alias, *names)})
-        statement = "SELECT sdr_forget('default', %s, %s, %s, false, now())"
+        statement = "SELECT sdr_forget('default', %s, %s, %s, false, %s)"
         try:
-            return one(connection, statement, alias, list(conversations), hashes)
+            return one(connection, statement, alias, list(conversations), hashes, NOW)
         except psycopg.Error as error:
             if error.sqlstate != "SDR08":
                 raise
 
 
 def update_lead(connection: Connection, lead_id: str, **values: object) -> Any:
-    return one(connection, "SELECT sdr_update_lead(%s, '', %s, '{}', false, now())", lead_id, Jsonb(values))
+    return one(connection, "SELECT sdr_update_lead(%s, '', %s, '{}', false, %s)", lead_id, Jsonb(values), NOW)
 
 
 def put_summary(connection: Connection, conversation: str) -> Any:
-    return one(connection, "SELECT sdr_put_summary(%s, 's', 1, 1, 5, 5, now())", conversation)
+    return one(connection, "SELECT sdr_put_summary(%s, 's', 1, 1, 5, 5, %s)", conversation, NOW)
 
 
 def sweep(connection: Connection) -> Any:
-    return one(connection, "SELECT sdr_sweep(%s, 3)", datetime.fromtimestamp(NOW_MS / 1000 + 1, UTC))
+    return one(connection, "SELECT sdr_sweep(%s, 4)", NOW + timedelta(days=1))
 
 
 def at_once(database: Database, works: Sequence[Work], *, connections: int) -> list[Any]:

@@ -173,6 +173,63 @@ def test_everything_at_once_deadlocks_nobody(project: Database, seed: int) -> No
         assert rows(project, nothing) == [], nothing
 
 
+def wait_until_blocked(project: Database, thread: threading.Thread) -> bool:
+    """True when somebody waits for a lock, false when the thread has ended without."""
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    with project.connect("supabase_admin") as connection:
+        while thread.is_alive():
+            if one(connection, waiting):
+                return True
+    return False
+
+
+class TestLockOrder:
+    """One has made its first step when the other one begins, and makes its second when that one waits."""
+
+    @pytest.fixture(autouse=True)
+    def known(self, project: Database) -> None:
+        cost = [generation(prompt_tokens=1)]
+        with service(project) as connection:
+            record_turn(connection, record("t1", "c1", contact="551", effects=cost))
+            record_turn(connection, record("t2", "c2", contact="552", messages=[message("2")], effects=cost))
+
+    def cross(
+        self, project: Database, first_step: str, other: Work, second_step: Work, *, waits: bool = True
+    ) -> object:
+        with service(project) as connection:
+            connection.execute("BEGIN")
+            connection.execute(first_step.encode())
+            answers: list[object] = []
+            thread = threading.Thread(target=lambda: answers.extend(at_once(project, [other], connections=1)))
+            thread.start()
+            assert wait_until_blocked(project, thread) == waits
+            second_step(connection)
+            connection.execute("COMMIT")
+            thread.join()
+        return answers[0]
+
+    def test_an_erasure_waits_for_a_summary_before_it_touches_the_counters(self, project: Database) -> None:
+        held = "SELECT FROM conversations WHERE session_id = 'c1' FOR UPDATE"
+        gone = self.cross(project, held, lambda c: forget(c, "phone:551"), lambda c: put_summary(c, "c1"))
+        assert gone == {"leads": 1, "conversations": 1, "messages": 2}
+        assert rows(project, "SELECT tokens FROM usage_days ORDER BY conversation_id") == [(7,), (1,)]
+
+    def test_a_merge_waits_for_a_summary_before_it_touches_the_counters(self, project: Database) -> None:
+        held = "SELECT FROM conversations WHERE session_id = 'c2' FOR UPDATE"
+        merge = record("t3", "c1", contact="551", messages=[message("3")], merged_conversation_ids=["c2"])
+        answer = self.cross(project, held, recording(merge), lambda c: put_summary(c, "c2"))
+        assert isinstance(answer, dict) and answer["version"] == 2
+        assert rows(project, "SELECT tokens FROM usage_days") == [(7,), (7,)]
+
+    @pytest.mark.parametrize("held", ["messages", "usage_days", "conversations", "leads"])
+    def test_a_sweep_waits_for_nobody(self, project: Database, held: str) -> None:
+        lock = f"SELECT FROM {held} LIMIT 1 FOR UPDATE"
+        done = self.cross(project, lock, sweep, lambda c: None, waits=False)
+        assert isinstance(done, dict)
+        again = at_once(project, [sweep, sweep], connections=1)
+        assert again[1] == dict.fromkeys(done, 0), "what was left is gone with the next ones"
+
+
 class TestForgettingMeanwhile:
     """Each pair in both orders: what began first holds its locks until the other one waits for them."""
 
@@ -190,18 +247,10 @@ class TestForgettingMeanwhile:
             answers: list[object] = []
             thread = threading.Thread(target=lambda: answers.extend(at_once(project, [second], connections=1)))
             thread.start()
-            self.wait_until_blocked(project, thread)
+            wait_until_blocked(project, thread)
             holding.execute("COMMIT")
             thread.join()
         return done, answers[0]
-
-    def wait_until_blocked(self, project: Database, thread: threading.Thread) -> None:
-        waiting = (
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        )
-        with project.connect("supabase_admin") as connection:
-            while thread.is_alive() and not one(connection, waiting):
-                pass
 
     def test_a_turn_that_was_first_is_erased_with_the_rest(self, project: Database) -> None:
         late = record("t3", "c3", contact="551", instance="two", messages=[message("3")])
