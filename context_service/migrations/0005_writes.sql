@@ -102,6 +102,7 @@ DECLARE
     theirs      public.leads;
     ours        public.leads;
     newer       text[];
+    chosen      text[];
     preferences jsonb;
     flags       jsonb := '{}';
 BEGIN
@@ -112,8 +113,10 @@ BEGIN
         HAVING max(changed_at) FILTER (WHERE lead_id = p_lead)
             > coalesce(max(changed_at) FILTER (WHERE lead_id = p_into), '-infinity')
     ) AS changed;
+    -- What nobody ever chose here is filled with what is known there; what was emptied here on purpose is not.
+    chosen := ARRAY(SELECT field FROM public.lead_changes WHERE lead_id = p_into);
     SELECT coalesce(jsonb_object_agg(key, value), '{}') INTO preferences FROM jsonb_each(theirs.preferences)
-    WHERE 'preferences.' || key = ANY (newer) OR NOT ours.preferences ? key;
+    WHERE 'preferences.' || key = ANY (newer) OR NOT ours.preferences ? key AND 'preferences.' || key <> ALL (chosen);
     IF theirs.needs_human AND NOT ours.needs_human THEN
         flags := flags || '{"needs_human": true}';
     END IF;
@@ -124,7 +127,8 @@ BEGIN
         SELECT jsonb_object_agg(key, value) FROM jsonb_each(to_jsonb(theirs))
         WHERE key IN ('name', 'email', 'bill_value', 'current_stage', 'qualification_score', 'qualification_status',
                       'interested', 'chosen_flow')
-          AND (key = ANY (newer) OR nullif(to_jsonb(ours) ->> key, '') IS NULL AND nullif(value, 'null') IS NOT NULL)
+          AND (key = ANY (newer) OR key <> ALL (chosen) AND nullif(to_jsonb(ours) ->> key, '') IS NULL
+               AND nullif(to_jsonb(theirs) ->> key, '') IS NOT NULL)
     ), '{}'), preferences, false, p_by, p_now);
     PERFORM public.sdr_audit(p_into, 'merged_lead', p_lead::text, p_into::text, p_by, p_now);
     UPDATE public.conversations AS one SET status = 'COMPLETED', is_active = false

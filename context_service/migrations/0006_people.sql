@@ -149,8 +149,9 @@ BEGIN
         ORDER BY updated_at LIMIT p_limit FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS n = ROW_COUNT;
     counts := counts || jsonb_build_object('conversations', n);
+    -- Who is never to be written to stays known.
     DELETE FROM public.leads WHERE id = ANY (ARRAY(
-        SELECT id FROM public.leads AS one WHERE updated_at < p_before
+        SELECT id FROM public.leads AS one WHERE updated_at < p_before AND NOT do_not_contact
         AND NOT EXISTS (SELECT FROM public.conversations WHERE lead_id = one.id)
         ORDER BY updated_at LIMIT p_limit FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS n = ROW_COUNT;

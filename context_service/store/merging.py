@@ -19,6 +19,7 @@ _MERGED_FIELDS = (
     LeadField.INTERESTED,
     LeadField.CHOSEN_FLOW,
 )
+_PREFERENCES = "SELECT preferences FROM leads WHERE id = ?"
 _FLAGS = (LeadField.NEEDS_HUMAN, LeadField.DO_NOT_CONTACT)
 _log = logs.get(__name__)
 
@@ -101,12 +102,14 @@ def _move_conversation(db: apsw.Connection, younger: str, record: TurnRecord, no
 
 
 def _newer_values(db: apsw.Connection, lead_id: str, into: str) -> dict[LeadField, str | int | bool | None]:
-    """The values of the lead that are set and newer than those of the one that stays."""
+    """The values of the lead that are newer than those of the one that stays, or that nobody ever chose there."""
     theirs, ours = _columns(db, lead_id), _columns(db, into)
     when_theirs, when_ours = _changed(db, lead_id), _changed(db, into)
     values: dict[LeadField, str | int | bool | None] = {}
     for field in _MERGED_FIELDS:
-        if field in when_theirs and when_theirs[field] > when_ours.get(field, ""):
+        later = when_theirs.get(field, "") > when_ours.get(field, "")
+        fills = field not in when_ours and ours[field] in (None, "") and theirs[field] not in (None, "")
+        if later or fills:
             values[field] = rows.from_column(field, theirs[field])
     for flag in _FLAGS:
         if theirs[flag] and not ours[flag]:
@@ -115,12 +118,13 @@ def _newer_values(db: apsw.Connection, lead_id: str, into: str) -> dict[LeadFiel
 
 
 def _newer_preferences(db: apsw.Connection, lead_id: str, into: str) -> dict[str, str]:
-    theirs = json.loads(db.execute("SELECT preferences FROM leads WHERE id = ?", (lead_id,)).get)
+    theirs, ours = (json.loads(db.execute(_PREFERENCES, (one,)).get) for one in (lead_id, into))
     when_theirs, when_ours = _changed(db, lead_id), _changed(db, into)
     return {
         key: value
         for key, value in theirs.items()
         if when_theirs.get(f"preferences.{key}", "") > when_ours.get(f"preferences.{key}", "")
+        or (key not in ours and f"preferences.{key}" not in when_ours)
     }
 
 

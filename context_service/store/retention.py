@@ -11,8 +11,9 @@ _CONVERSATIONS: Final = (
     "SELECT id FROM conversations WHERE updated_at < :before "
     "AND NOT EXISTS (SELECT 1 FROM messages WHERE conversation_id = conversations.id) LIMIT :limit"
 )
+# Who is never to be written to stays known.
 _LEADS: Final = (
-    "SELECT id FROM leads WHERE updated_at < :before "
+    "SELECT id FROM leads WHERE updated_at < :before AND NOT do_not_contact "
     "AND NOT EXISTS (SELECT 1 FROM conversations WHERE lead_id = leads.id) LIMIT :limit"
 )
 

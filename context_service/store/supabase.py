@@ -262,7 +262,9 @@ def _latest_first(request: Any, page: PageAfter, key: str) -> Any:
     if page.after is not None:
         at, last = rows.to_text(page.after[0]), page.after[1]
         # The first condition says nothing new; it is the one that an index can begin at.
-        request = request.lte("updated_at", at).or_(f'updated_at.lt.{at},and(updated_at.eq.{at},{key}.lt."{_quoted(last)}")')
+        request = request.lte("updated_at", at).or_(
+            f'updated_at.lt.{at},and(updated_at.eq.{at},{key}.lt."{_quoted(last)}")'
+        )
     return request.order("updated_at", desc=True).order(key, desc=True).limit(page.size)
 
 

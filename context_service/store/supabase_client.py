@@ -121,6 +121,8 @@ class SupabaseClient:
         await self._http.aclose()
 
     async def _execute(self, request: Any, what: str) -> Any:
+        if self._http.is_closed:
+            raise Unavailable("The store is closed.", component="store")
         try:
             # httpx's time-outs are for each step of a request; this one is for all of it.
             async with asyncio.timeout(self._timeout_s):

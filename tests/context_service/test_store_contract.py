@@ -11,7 +11,7 @@ from context_service.domain import Author, ConversationStatus, LeadField, LeadPa
 from context_service.errors import Forgotten
 from context_service.store import ContextStore, ExportSection, LeadFilter, PageAfter
 from service_kit.clock import ManualClock
-from service_kit.errors import InvalidArgument, NotFound, WrongState
+from service_kit.errors import InvalidArgument, NotFound, Unavailable, WrongState
 from tests.context_service.builders import PHONE, generation, message, part, query, record, update
 from tests.context_service.stores import STORES, Factory
 
@@ -212,6 +212,18 @@ class TestLeadsAndPages:
         rest = await store.list_leads(everyone, PageAfter(size=9, after=after))
         assert [one.lead_id for one in (*first, *rest)] == all_of_them
 
+    async def test_updates_at_the_same_time_lose_nothing(self, store: ContextStore) -> None:
+        lead_id = (await store.record_turn(record())).lead_id
+        patches = [LeadPatch(values={}, preferences={f"key{n}": str(n)}) for n in range(10)]
+        patches += [LeadPatch(values={LeadField.NAME: "Ana"}, preferences={})]
+        turns = [record(f"turn{n}", effects=[update(preferences={f"turn{n}": "x"})]) for n in range(5)]
+        await asyncio.gather(
+            *(store.update_lead(lead_id, "", patch) for patch in patches), *(store.record_turn(turn) for turn in turns)
+        )
+        lead = await store.get_lead(lead_id)
+        assert lead.name == "Ana"
+        assert lead.preferences.keys() == {f"key{n}" for n in range(10)} | {f"turn{n}" for n in range(5)}
+
     async def test_leads_are_filtered(self, store: ContextStore, clock: ManualClock) -> None:
         await store.record_turn(record("t1", "c1", effects=[update(stage="BILL")]))
         clock.advance(10)
@@ -411,8 +423,63 @@ class TestMerging:
             with pytest.raises(Forgotten):
                 await store.record_turn(record("t6", conversation_id, contact="lid:9"))
 
+    async def test_a_value_that_was_emptied_on_purpose_stays_so_and_one_that_nobody_chose_is_filled(
+        self, store: ContextStore, clock: ManualClock
+    ) -> None:
+        """In one store an empty name was filled from the other lead whoever had emptied it; in the other one nothing
+        was filled when the audit rows had gone with their time."""
+        kept = message("1")
+        kept.provider_time.FromMilliseconds(clock.now_ms() + 2 * DAY_MS)
+        facts = [update(name="Eva", email="e", preferences={"a": "1", "b": "1"})]
+        await store.record_turn(record("t1", "c1", contact="1", messages=[kept], effects=facts))
+        clock.advance(DAY_MS)
+        older = await store.record_turn(
+            record(
+                "t2", "c2", contact="2", messages=[message("2")], effects=[update(name="Ana", preferences={"a": "2"})]
+            )
+        )
+        patch = LeadPatch(values={LeadField.NAME: ""}, preferences={"a": ""})
+        await store.update_lead(older.lead_id, "", patch)
+        await store.sweep(clock.now_ms() - 1, limit=99)
+        await store.record_turn(
+            record("t3", "c2", contact="2", messages=[message("3")], merged_conversation_ids=["c1"])
+        )
+        lead = await store.get_lead(older.lead_id)
+        assert (lead.name, lead.email, lead.preferences) == ("", "e", {"b": "1"})
+
+
+class TestFailing:
+    async def test_a_store_that_cannot_answer_says_so(self, store: ContextStore) -> None:
+        """The system before read an error as a new customer, and introduced itself again."""
+        known = await store.record_turn(record())
+        await store.close()
+        for question in (
+            store.find_lead(query()),
+            store.find_conversation(query()),
+            store.recent_messages(query()),
+            store.usage_today(query()),
+            store.record_turn(record("t2")),
+            store.get_lead(known.lead_id),
+            store.get_lead_by_alias("default", f"phone:{PHONE}"),
+            store.find_people("default", f"phone:{PHONE}"),
+            store.ping(),
+        ):
+            with pytest.raises(Unavailable):
+                await question
+
 
 class TestRetention:
+    async def test_who_is_never_to_be_written_to_stays_known(self, store: ContextStore, clock: ManualClock) -> None:
+        """The mark went with the lead, and the next campaign would have written to them."""
+        await store.record_turn(record(effects=[update(do_not_contact=True)]))
+        await store.record_turn(record("t2", "c2", contact="5511", messages=[message("2")]))
+        clock.advance(3 * DAY_MS)
+        while (await store.sweep(clock.now_ms() + DAY_MS, limit=9)).total:
+            pass
+        [left] = await store.list_leads(LeadFilter(tenant="default"), PageAfter(size=9))
+        assert (left.phone_number, left.do_not_contact) == (PHONE, True)
+        assert await store.list_conversations("default", "", PageAfter(size=9)) == ()
+
     async def test_what_is_old_goes_and_what_is_alive_stays(self, store: ContextStore, clock: ManualClock) -> None:
         old_time = clock.now_ms() - DAY_MS
         old = message("old", "velho")
