@@ -1,6 +1,7 @@
 """What every store of `stores.py` has to do."""
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,10 +11,13 @@ from agentic_sdr.common.v1 import message_pb2, turn_pb2
 from context_service.domain import Author, ConversationStatus, LeadField, LeadPatch, Summary, UsageToday
 from context_service.errors import Forgotten
 from context_service.store import ContextStore, ExportSection, LeadFilter, PageAfter
+from context_service.store.sqlite import SqliteStore
 from service_kit.clock import ManualClock
-from service_kit.errors import InvalidArgument, NotFound, Unavailable, WrongState
+from service_kit.errors import InvalidArgument, NotFound, ServiceError, Unavailable, WrongState
+from tests.context_service.broken_stores import BROKEN
 from tests.context_service.builders import PHONE, generation, message, part, query, record, update
-from tests.context_service.stores import STORES, Factory
+from tests.context_service.stores import STORES, Factory, once, sqlite_home
+from tests.stand_ins.postgres import PostgresCluster
 
 DAY_MS = 86_400_000
 
@@ -454,18 +458,18 @@ class TestFailing:
         known = await store.record_turn(record())
         await store.close()
         for question in (
-            store.find_lead(query()),
-            store.find_conversation(query()),
-            store.recent_messages(query()),
-            store.usage_today(query()),
-            store.record_turn(record("t2")),
-            store.get_lead(known.lead_id),
-            store.get_lead_by_alias("default", f"phone:{PHONE}"),
-            store.find_people("default", f"phone:{PHONE}"),
-            store.ping(),
+            lambda: store.find_lead(query()),
+            lambda: store.find_conversation(query()),
+            lambda: store.recent_messages(query()),
+            lambda: store.usage_today(query()),
+            lambda: store.record_turn(record("t2")),
+            lambda: store.get_lead(known.lead_id),
+            lambda: store.get_lead_by_alias("default", f"phone:{PHONE}"),
+            lambda: store.find_people("default", f"phone:{PHONE}"),
+            store.ping,
         ):
             with pytest.raises(Unavailable):
-                await question
+                await question()
 
 
 class TestRetention:
@@ -509,3 +513,39 @@ class TestRetention:
             "c1"
         ]
         assert (await store.sweep(before, limit=9)).total == 0
+
+
+CONTRACT = [
+    getattr(group(), name)
+    for group in (
+        TestRecording,
+        TestIdentity,
+        TestLeadsAndPages,
+        TestForgetting,
+        TestUsage,
+        TestMerging,
+        TestFailing,
+        TestRetention,
+    )
+    for name in vars(group)
+    if name.startswith("test_")
+]
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.__name__)
+async def test_the_contract_rejects_a_broken_store(broken: type[SqliteStore], tmp_path: Path) -> None:
+    """An error that is none of the contract's own would reject it for the wrong reason, so only these count."""
+    for number, check in enumerate(CONTRACT):
+        clock, folder = ManualClock(), tmp_path / f"{number}"
+        folder.mkdir()
+        arguments = {"clock": clock} if "clock" in inspect.signature(check).parameters else {}
+        async with once(sqlite_home(broken))(folder, clock, no_cluster) as opened:
+            try:
+                await check(opened, **arguments)
+            except (AssertionError, ServiceError, pytest.fail.Exception):
+                return
+    raise AssertionError("the contract has nothing against it")
+
+
+def no_cluster() -> PostgresCluster:
+    raise AssertionError("a file needs none")
