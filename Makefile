@@ -93,6 +93,10 @@ test: check ## everything that CI runs: the static checks and all tests
 test-fast: $(VENV)/.installed-dev ## the tests that start no servers, under a minute
 	PATH="$(BIN_PATH):$$PATH" $(PY) -m pytest -q -n 2 --dist loadfile -m "not system and not slow" $(ARGS)
 
+.PHONY: test-supabase
+test-supabase: $(VENV)/.installed-dev ## the context stores' contract on a real project for tests: docs/howto/supabase.md
+	@$(PY) -m tests.context_service.against_project $(ARGS)
+
 .PHONY: check
 check: $(VENV)/.installed-dev check-protos ## the static checks
 	$(BIN)/ruff check .

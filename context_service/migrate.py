@@ -3,7 +3,8 @@
     SUPABASE_DB_URL=postgresql://… python -m context_service.migrate
     python -m context_service.migrate --print [--from N]     # the same as SQL, for the project's SQL editor
 
-Each migration is one transaction; nothing is done twice, and two that run at once wait for each other.
+Each migration is one transaction; nothing is done twice, and two that run at once wait for each other. What is dropped
+of an existing database is told.
 """
 
 import argparse
@@ -49,38 +50,48 @@ def main() -> int:
         return 1
     verb = "to be applied" if given.status else "applied"
     print("\n".join(f"{one.name} {verb}" for one in done) or "Nothing to do.")
-    print(f"Schema version {len(migrations())}.")
+    print(f"Schema version {len(migrations()) - (len(done) if given.status else 0)}.")
     return 0
 
 
 def migrate(connection: "psycopg.Connection") -> tuple[Migration, ...]:
     """Apply what is missing, and say what that was. Raises MigrationError; what was applied before stays."""
+    done: list[Migration] = []
+    while (one := _apply_next(connection)) is not None:
+        done.append(one)
+    if done:
+        connection.execute(_RELOAD)
+    return tuple(done)
+
+
+def _apply_next(connection: "psycopg.Connection") -> Migration | None:
     import psycopg
 
-    connection.execute("SELECT pg_advisory_lock(%s)", (_LOCK,))
-    try:
+    # The lock is the transaction's, not the session's: behind a pooler there is no session.
+    with connection.transaction():
+        connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
+        connection.execute(BOOTSTRAP)
         todo = pending(connection)
-        for one in todo:
-            try:
-                with connection.transaction():
-                    connection.execute(one.sql.encode())
-                    connection.execute(
-                        "INSERT INTO public.sdr_migrations (version, name, digest) VALUES (%s, %s, %s)",
-                        (one.version, one.name, one.digest),
-                    )
-            except psycopg.Error as error:
-                raise MigrationError(f"{one.name} failed, and nothing of it was kept: {error}") from error
-        connection.execute(_RELOAD)
-        return todo
-    finally:
-        connection.execute("SELECT pg_advisory_unlock(%s)", (_LOCK,))
+        if not todo:
+            return None
+        try:
+            connection.execute(todo[0].sql.encode())
+        except psycopg.Error as error:
+            raise MigrationError(f"{todo[0].name} failed, and nothing of it was kept: {error}") from error
+        connection.execute(
+            "INSERT INTO public.sdr_migrations (version, name, digest) VALUES (%s, %s, %s)",
+            (todo[0].version, todo[0].name, todo[0].digest),
+        )
+        return todo[0]
 
 
 def pending(connection: "psycopg.Connection") -> tuple[Migration, ...]:
     """What is missing. Raises MigrationError when the database is newer, or was migrated with other files."""
     known = migrations()
-    connection.execute(BOOTSTRAP)
-    applied = connection.execute("SELECT version, name, digest FROM public.sdr_migrations ORDER BY version").fetchall()
+    applied: list[tuple[int, str, str]] = []
+    if connection.execute("SELECT to_regclass('public.sdr_migrations') IS NOT NULL").fetchone() == (True,):
+        listed = connection.execute("SELECT version, name, digest FROM public.sdr_migrations ORDER BY version")
+        applied = listed.fetchall()
     if len(applied) > len(known):
         raise MigrationError(
             f"The database has schema version {len(applied)}, newer than the {len(known)} of this version."
@@ -111,9 +122,18 @@ def _connect(url: str) -> "psycopg.Connection":
         raise ConfigurationError("psycopg is not installed: pip install 'agentic-sdr[migrate]'") from None
     try:
         # Of a URL with a password, psycopg's errors tell the host and the user at most.
-        return psycopg.connect(url, autocommit=True, connect_timeout=10)
+        connection = psycopg.connect(url, autocommit=True, connect_timeout=10, prepare_threshold=None)
     except psycopg.Error as error:
         raise ConfigurationError(f"The database cannot be reached: {error}") from None
+    connection.add_notice_handler(_tell)
+    return connection
+
+
+def _tell(notice: "psycopg.errors.Diagnostic") -> None:
+    """What a migration says of itself; PostgreSQL's own remarks begin with another severity or are of no interest."""
+    text = notice.message_primary or ""
+    if text.startswith(("dropped: ", "taken back: ", "look at it: ")):
+        print(text)
 
 
 if __name__ == "__main__":

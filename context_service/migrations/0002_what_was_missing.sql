@@ -1,39 +1,37 @@
--- Tenants, places, order, delivery, versions, turns, aliases, audit. Additive: nothing is renamed or dropped but
--- constraints that would refuse what the product stores.
+-- Tenants, places, order, delivery, versions, turns, aliases, audit. Additive: nothing is renamed or dropped.
 
--- ---- columns that get wider
-
-ALTER TABLE public.leads ALTER COLUMN phone_number TYPE text, ALTER COLUMN chosen_flow TYPE text;
-ALTER TABLE public.conversations ALTER COLUMN session_id TYPE text, ALTER COLUMN phone_number TYPE text;
-ALTER TABLE public.messages ALTER COLUMN media_type TYPE text, ALTER COLUMN message_type TYPE text,
-    ALTER COLUMN sender TYPE text;
-
--- Instants are in UTC and exact to the millisecond: pages go on after an instant, and what is told is what is compared.
+-- An "updated_at" trigger, say, would put today over every instant; afterwards they work as before.
+CREATE TEMPORARY TABLE sdr_resting ON COMMIT DROP AS
+SELECT tgrelid::regclass::text AS owner, tgname FROM pg_trigger
+WHERE tgrelid IN ('public.leads'::regclass, 'public.conversations'::regclass, 'public.messages'::regclass)
+  AND NOT tgisinternal AND tgenabled = 'O';
 DO $$
 DECLARE
     one record;
 BEGIN
-    FOR one IN
-        SELECT table_name, column_name, data_type FROM information_schema.columns
-        WHERE table_schema = 'public' AND table_name IN ('leads', 'conversations', 'messages')
-          AND column_name IN ('last_interaction', 'started_at', 'created_at', 'updated_at')
-    LOOP
-        EXECUTE format(
-            'ALTER TABLE public.%I ALTER COLUMN %I TYPE timestamptz(3) USING %s', one.table_name, one.column_name,
-            CASE WHEN one.data_type = 'timestamp without time zone'
-                THEN format('%I AT TIME ZONE ''UTC''', one.column_name) ELSE format('%I', one.column_name) END
-        );
-    END LOOP;
-    -- The offers of one business, and one lead per phone over all businesses.
-    FOR one IN
-        SELECT conname, conrelid::regclass AS owner FROM pg_constraint
-        WHERE conrelid = 'public.leads'::regclass
-          AND (contype = 'c' AND pg_get_constraintdef(oid) ILIKE '%chosen_flow%'
-            OR contype = 'u' AND pg_get_constraintdef(oid) = 'UNIQUE (phone_number)')
-    LOOP
-        EXECUTE format('ALTER TABLE %s DROP CONSTRAINT %I', one.owner, one.conname);
+    FOR one IN SELECT * FROM sdr_resting LOOP
+        EXECUTE format('ALTER TABLE %s DISABLE TRIGGER %I', one.owner, one.tgname);
     END LOOP;
 END $$;
+
+-- How the buffer calls whoever has this number, or NULL: the rules of the providers' names (`ingress/providers`), for the
+-- ways in which numbers were written before.
+CREATE FUNCTION public.sdr_alias(p_number text) RETURNS text
+LANGUAGE sql IMMUTABLE PARALLEL SAFE SET search_path = '' AS $$
+    SELECT CASE
+        WHEN p_number ~ '^(lid|bsuid|phone):' THEN p_number
+        WHEN server IN ('lid', 'hosted.lid') AND account <> '' THEN 'lid:' || account
+        WHEN server NOT IN ('', 's.whatsapp.net', 'c.us', 'hosted') OR account !~ '^\d{7,15}$' THEN NULL
+        WHEN account ~ '^55[1-9][1-9][6-9]\d{7}$' THEN 'phone:' || left(account, 4) || '9' || right(account, 8)
+        ELSE 'phone:' || account
+    END
+    FROM (
+        SELECT lower(split_part(p_number, '@', 2)) AS server, CASE
+            WHEN p_number LIKE '%@%' THEN regexp_replace(split_part(p_number, '@', 1), '[^\d+ ()-].*$|\D', '', 'g')
+            ELSE regexp_replace(p_number, '[-+ ().\u00a0]', '', 'g')
+        END AS account
+    ) AS parts
+$$;
 
 -- ---- leads
 
@@ -48,10 +46,19 @@ UPDATE public.leads SET
     current_stage = coalesce(current_stage, 'INITIAL_CONTACT'),
     qualification_score = coalesce(qualification_score, 0),
     qualification_status = coalesce(qualification_status, 'PENDING'),
-    preferences = coalesce(preferences, '{}'),
+    preferences = CASE
+        WHEN jsonb_typeof(preferences) = 'object' THEN preferences
+        WHEN preferences IN ('null', '[]', '""') OR preferences IS NULL THEN '{}'
+        ELSE jsonb_build_object('before', preferences)
+    END,
     created_at = coalesce(created_at, now()),
     updated_at = coalesce(updated_at, created_at, now());
+-- What is not known of a new lead is not known, whatever was assumed before.
 ALTER TABLE public.leads
+    ALTER COLUMN id SET DEFAULT gen_random_uuid(),
+    ALTER COLUMN bill_value DROP DEFAULT, ALTER COLUMN bill_value DROP NOT NULL,
+    ALTER COLUMN interested DROP DEFAULT, ALTER COLUMN interested DROP NOT NULL,
+    ALTER COLUMN last_interaction DROP DEFAULT, ALTER COLUMN last_interaction DROP NOT NULL,
     ALTER COLUMN current_stage SET NOT NULL, ALTER COLUMN current_stage SET DEFAULT 'INITIAL_CONTACT',
     ALTER COLUMN qualification_score SET NOT NULL, ALTER COLUMN qualification_score SET DEFAULT 0,
     ALTER COLUMN qualification_status SET NOT NULL, ALTER COLUMN qualification_status SET DEFAULT 'PENDING',
@@ -60,6 +67,8 @@ ALTER TABLE public.leads
     ALTER COLUMN updated_at SET NOT NULL, ALTER COLUMN updated_at SET DEFAULT now(),
     ADD CONSTRAINT leads_one_per_contact UNIQUE (tenant, phone_number);
 CREATE INDEX leads_latest ON public.leads (tenant, updated_at DESC, id DESC);
+CREATE INDEX leads_by_age ON public.leads (updated_at);
+CREATE INDEX leads_by_alias ON public.leads (tenant, public.sdr_alias(phone_number));
 
 CREATE TABLE public.lead_aliases (
     row_id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -70,22 +79,11 @@ CREATE TABLE public.lead_aliases (
     UNIQUE (tenant, alias)
 );
 CREATE INDEX lead_aliases_lead ON public.lead_aliases (lead_id);
--- How the buffer will call the people who are there. Of two leads with one number the older one has the name.
+-- The people who are there. Of two leads with one number the older one has the name; erasing the person erases both.
 INSERT INTO public.lead_aliases (tenant, alias, lead_id, created_at)
-SELECT DISTINCT ON (alias) 'default', alias, id, now()
-FROM (
-    SELECT id, created_at, CASE
-        WHEN phone_number ~ '^(lid|bsuid|phone):' THEN phone_number
-        WHEN digits ~ '^55[1-9][1-9][6-9]\d{7}$' THEN 'phone:' || left(digits, 4) || '9' || right(digits, 8)
-        WHEN digits <> '' THEN 'phone:' || digits
-    END AS alias
-    FROM (
-        SELECT id, created_at, phone_number, regexp_replace(split_part(phone_number, '@', 1), '\D', '', 'g') AS digits
-        FROM public.leads
-    ) AS numbered
-) AS named
-WHERE alias IS NOT NULL
-ORDER BY alias, created_at, id;
+SELECT DISTINCT ON (public.sdr_alias(phone_number)) tenant, public.sdr_alias(phone_number), id, now()
+FROM public.leads WHERE public.sdr_alias(phone_number) IS NOT NULL
+ORDER BY public.sdr_alias(phone_number), created_at, id;
 
 CREATE TABLE public.lead_changes (
     row_id     bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
@@ -112,18 +110,35 @@ ALTER TABLE public.conversations
     ADD COLUMN summary         text NOT NULL DEFAULT '',
     ADD COLUMN summary_version bigint NOT NULL DEFAULT 0,
     ADD COLUMN summary_through bigint NOT NULL DEFAULT 0;
--- Amnesia had its cause here: conversations that were never linked to their lead.
-UPDATE public.conversations SET lead_id = leads.id FROM public.leads
-WHERE conversations.lead_id IS NULL AND conversations.phone_number = leads.phone_number;
+-- Amnesia had its cause here: conversations that were never linked to their lead. What is changed stays to be seen in
+-- `metadata`.
 UPDATE public.conversations SET
-    status = CASE WHEN upper(status) IN ('ACTIVE', 'PAUSED', 'COMPLETED', 'ARCHIVED') AND lead_id IS NOT NULL
-        THEN upper(status) ELSE 'ARCHIVED' END,
+    lead_id = found.lead,
+    session_id = coalesce(session_id, id::text),
+    metadata = CASE WHEN jsonb_typeof(metadata) = 'object' THEN metadata
+        WHEN metadata IS NULL THEN '{}' ELSE jsonb_build_object('value', metadata) END
+        || jsonb_build_object('before', jsonb_build_object('session_id', session_id, 'lead_id', lead_id,
+            'status', status, 'is_active', is_active, 'total_messages', total_messages)),
+    status = CASE
+        WHEN found.lead IS NULL THEN 'ARCHIVED'
+        WHEN status IS NULL OR upper(status) IN ('ACTIVE', 'PAUSED')
+            THEN CASE WHEN is_active IS FALSE THEN 'COMPLETED' ELSE coalesce(upper(status), 'ACTIVE') END
+        WHEN upper(status) IN ('COMPLETED', 'ARCHIVED') THEN upper(status)
+        ELSE 'ARCHIVED'
+    END,
     current_stage = coalesce(current_stage, 'INITIAL_CONTACT'),
     phone_number = coalesce(phone_number, ''),
-    metadata = coalesce(metadata, '{}'),
     started_at = coalesce(started_at, created_at, now()),
     created_at = coalesce(created_at, now()),
-    updated_at = coalesce(updated_at, created_at, now());
+    updated_at = coalesce(updated_at, created_at, now())
+FROM (
+    SELECT id AS conversation, coalesce(
+        (SELECT id FROM public.leads WHERE leads.id = one.lead_id),
+        (SELECT id FROM public.leads WHERE leads.phone_number = one.phone_number),
+        (SELECT lead_aliases.lead_id FROM public.lead_aliases WHERE alias = public.sdr_alias(one.phone_number))
+    ) AS lead FROM public.conversations AS one
+) AS found WHERE found.conversation = conversations.id;
+-- One stays open for each lead: the one that something happened in last.
 UPDATE public.conversations SET status = 'COMPLETED'
 WHERE status IN ('ACTIVE', 'PAUSED') AND EXISTS (
     SELECT FROM public.conversations AS newer
@@ -132,6 +147,7 @@ WHERE status IN ('ACTIVE', 'PAUSED') AND EXISTS (
 );
 UPDATE public.conversations SET is_active = status IN ('ACTIVE', 'PAUSED');
 ALTER TABLE public.conversations
+    ALTER COLUMN id SET DEFAULT gen_random_uuid(), ALTER COLUMN session_id SET NOT NULL,
     ALTER COLUMN status SET NOT NULL, ALTER COLUMN status SET DEFAULT 'ACTIVE',
     ALTER COLUMN is_active SET NOT NULL, ALTER COLUMN is_active SET DEFAULT true,
     ALTER COLUMN current_stage SET NOT NULL, ALTER COLUMN current_stage SET DEFAULT 'INITIAL_CONTACT',
@@ -144,6 +160,7 @@ ALTER TABLE public.conversations
 CREATE UNIQUE INDEX conversations_one_open ON public.conversations (lead_id, channel, instance)
     WHERE status IN ('ACTIVE', 'PAUSED');
 CREATE INDEX conversations_latest ON public.conversations (tenant, updated_at DESC, session_id DESC);
+CREATE INDEX conversations_by_age ON public.conversations (updated_at);
 CREATE INDEX conversations_of_lead ON public.conversations (lead_id, updated_at DESC, session_id DESC);
 
 CREATE TABLE public.merged_conversations (
@@ -181,10 +198,18 @@ ALTER TABLE public.messages
     ADD COLUMN provider_message_id text NOT NULL DEFAULT '',
     ADD COLUMN delivery_state      text NOT NULL DEFAULT '' CHECK (delivery_state IN ('', 'sent', 'unknown')),
     ADD COLUMN fallback            boolean NOT NULL DEFAULT false;
-UPDATE public.messages SET sequence = numbered.place, content = coalesce(content, ''),
+-- Lines of a conversation that is not there stay, and belong to none.
+UPDATE public.messages SET
+    conversation_id = numbered.conversation,
+    details = CASE WHEN numbered.conversation IS NULL AND conversation_id IS NOT NULL
+        THEN jsonb_build_object('before', jsonb_build_object('conversation_id', conversation_id)) END,
+    sequence = numbered.place,
+    content = coalesce(content, ''),
     created_at = coalesce(messages.created_at, now())
 FROM (
-    SELECT id, row_number() OVER (PARTITION BY conversation_id ORDER BY created_at, row_id) AS place FROM public.messages
+    SELECT one.id, conversations.id AS conversation,
+        row_number() OVER (PARTITION BY conversations.id ORDER BY one.created_at, one.row_id) AS place
+    FROM public.messages AS one LEFT JOIN public.conversations ON conversations.id = one.conversation_id
 ) AS numbered
 WHERE numbered.id = messages.id;
 UPDATE public.conversations SET total_messages = counted.total, version = 1
@@ -193,6 +218,7 @@ WHERE counted.conversation_id = conversations.id;
 UPDATE public.conversations SET total_messages = coalesce(total_messages, 0);
 ALTER TABLE public.conversations ALTER COLUMN total_messages SET NOT NULL, ALTER COLUMN total_messages SET DEFAULT 0;
 ALTER TABLE public.messages
+    ALTER COLUMN id SET DEFAULT gen_random_uuid(), ALTER COLUMN media_data DROP NOT NULL,
     ALTER COLUMN content SET NOT NULL,
     ALTER COLUMN created_at SET NOT NULL, ALTER COLUMN created_at SET DEFAULT now();
 CREATE UNIQUE INDEX messages_in_order ON public.messages (conversation_id, sequence) WHERE conversation_id IS NOT NULL;
@@ -225,6 +251,7 @@ CREATE TABLE public.turns (
     cost_micros       bigint NOT NULL
 );
 CREATE INDEX turns_of_conversation ON public.turns (conversation_id);
+CREATE INDEX turns_of_lead ON public.turns (lead_id);
 CREATE INDEX turns_by_age ON public.turns (created_at);
 
 -- An empty conversation_id is the whole business.
@@ -237,4 +264,15 @@ CREATE TABLE public.usage_days (
     cost_micros     bigint NOT NULL,
     UNIQUE (tenant, day, conversation_id)
 );
+CREATE INDEX usage_days_by_age ON public.usage_days (day);
 CREATE INDEX usage_days_of_conversation ON public.usage_days (conversation_id);
+
+DO $$
+DECLARE
+    one record;
+BEGIN
+    FOR one IN SELECT * FROM sdr_resting LOOP
+        EXECUTE format('ALTER TABLE %s ENABLE TRIGGER %I', one.owner, one.tgname);
+    END LOOP;
+END $$;
+DROP TABLE sdr_resting;

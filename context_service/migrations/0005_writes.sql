@@ -1,7 +1,8 @@
 -- The writes: each is one call, one transaction, all of it or nothing. Refusals have a SQLSTATE of their own:
 -- SDR01 forgotten, SDR02 the turn is another tenant's, SDR03 the conversation is, SDR04 no such lead, SDR05 no such
--- conversation, SDR06 there is a newer summary, SDR07 no such version yet, SDR08 the person's names have changed.
--- Locks are taken in one order: names (advisory, sorted), leads by id, conversations, the tenant's counter.
+-- conversation, SDR06 there is a newer summary, SDR07 no such version yet, SDR08 the person's names have changed, SDR09
+-- rows of another table hold the person, SDR10 the person was merged or erased meanwhile.
+-- Locks are taken in one order: names (advisory, sorted), leads by id, conversations by id, counters, the tenant's last.
 
 CREATE FUNCTION public.sdr_lock(p_names text[]) RETURNS void
 LANGUAGE plpgsql SET search_path = '' AS $$
@@ -72,7 +73,29 @@ BEGIN
     END LOOP;
 END $$;
 
--- Two leads are one person: the latest value of each field wins. p_lead is gone then.
+-- Rows of tables that are not ours, which point to a row that is about to go, point to the other one then.
+CREATE FUNCTION public.sdr_repoint(p_table regclass, p_from uuid, p_into uuid) RETURNS void
+LANGUAGE plpgsql SET search_path = '' AS $$
+DECLARE
+    one record;
+BEGIN
+    FOR one IN
+        SELECT conrelid::regclass AS owner, attname FROM pg_constraint
+        JOIN pg_attribute ON attrelid = conrelid AND attnum = conkey[1]
+        WHERE contype = 'f' AND confrelid = p_table AND cardinality(conkey) = 1 AND conrelid <> ALL (ARRAY[
+            'public.conversations', 'public.messages', 'public.lead_aliases', 'public.lead_changes', 'public.turns',
+            'public.merged_conversations']::regclass[])
+    LOOP
+        BEGIN
+            EXECUTE format('UPDATE %s SET %I = $1 WHERE %I = $2', one.owner, one.attname, one.attname)
+            USING p_into, p_from;
+        EXCEPTION WHEN unique_violation OR insufficient_privilege THEN
+            NULL; -- there is one already, or it is not ours to touch: its foreign key says what becomes of it
+        END;
+    END LOOP;
+END $$;
+
+-- Two leads, both locked, are one person: the latest value of each field wins. p_lead is gone then.
 CREATE FUNCTION public.sdr_merge_leads(p_lead uuid, p_into uuid, p_by text, p_now timestamptz) RETURNS void
 LANGUAGE plpgsql SET search_path = '' AS $$
 DECLARE
@@ -86,7 +109,6 @@ DECLARE
     blank       CONSTANT jsonb :=
         '{"current_stage": "INITIAL_CONTACT", "qualification_score": 0, "qualification_status": "PENDING"}';
 BEGIN
-    PERFORM FROM public.leads WHERE id IN (p_lead, p_into) ORDER BY id FOR UPDATE;
     SELECT * INTO theirs FROM public.leads WHERE id = p_lead;
     SELECT * INTO ours FROM public.leads WHERE id = p_into;
     SELECT coalesce(array_agg(field) FILTER (WHERE at > coalesce(ours_at, '-infinity')), '{}'),
@@ -124,6 +146,7 @@ BEGIN
     UPDATE public.lead_aliases SET lead_id = p_into WHERE lead_id = p_lead;
     UPDATE public.lead_changes SET lead_id = p_into WHERE lead_id = p_lead;
     UPDATE public.turns SET lead_id = p_into WHERE lead_id = p_lead;
+    PERFORM public.sdr_repoint('public.leads', p_lead, p_into);
     UPDATE public.leads SET
         referral = coalesce(referral, theirs.referral),
         display_name = coalesce(nullif(display_name, ''), theirs.display_name),
@@ -154,6 +177,7 @@ BEGIN
         UPDATE public.conversations SET total_messages = total_messages + younger.total_messages,
             needs_human = needs_human OR younger.needs_human WHERE id = p_older;
         UPDATE public.turns SET conversation_id = p_older WHERE conversation_id = younger.id;
+        PERFORM public.sdr_repoint('public.conversations', younger.id, p_older);
         -- What was merged into the younger one stands for the older one too.
         UPDATE public.merged_conversations SET into_id = p_older WHERE into_id = younger.id;
     END IF;
@@ -171,7 +195,7 @@ BEGIN
     END IF;
 END $$;
 
--- The aliases that came with the turn, and the phone number. An alias stays with the lead that had it first; a phone
+-- The aliases that came with the turn, the contact's first, and the phone number. An alias stays with the lead that had it first; a phone
 -- replaces a LID, never the reverse.
 CREATE FUNCTION public.sdr_learn_names(
     p_tenant text, p_lead uuid, p_contact text, p_aliases text[], p_by text, p_now timestamptz
@@ -183,9 +207,9 @@ BEGIN
     SELECT p_tenant, alias, p_lead, p_now FROM unnest(p_aliases) AS alias
     ON CONFLICT (tenant, alias) DO NOTHING;
     SELECT phone_number INTO old FROM public.leads WHERE id = p_lead;
-    IF p_contact ~ '^[0-9]+$' AND old <> p_contact
+    IF (p_contact ~ '^[0-9]+$' OR public.sdr_alias(old) = p_contact) AND old <> p_contact
         AND NOT EXISTS (SELECT FROM public.leads WHERE tenant = p_tenant AND phone_number = p_contact)
-        AND public.sdr_lead_of(p_tenant, ARRAY['phone:' || p_contact]) = p_lead
+        AND public.sdr_lead_of(p_tenant, p_aliases[1:1]) = p_lead
     THEN
         UPDATE public.leads SET phone_number = p_contact WHERE id = p_lead;
         UPDATE public.conversations SET phone_number = p_contact WHERE lead_id = p_lead;
@@ -207,6 +231,7 @@ DECLARE
     first     record;
     v_id      uuid;
     v_lead    uuid;
+    v_leads   uuid[];
     v_started bigint;
     v_total   bigint;
     conversation public.conversations;
@@ -234,6 +259,17 @@ BEGIN
     v_id := public.sdr_conversation_of(v_tenant, v_session, v_aliases);
     SELECT lead_id INTO v_lead FROM public.conversations WHERE id = v_id;
     v_lead := coalesce(v_lead, public.sdr_lead_of(v_tenant, v_aliases));
+    v_leads := v_lead || ARRAY(SELECT lead_id FROM public.conversations
+        WHERE session_id = ANY (v_merged) AND tenant = v_tenant AND lead_id IS NOT NULL);
+    PERFORM FROM public.leads WHERE id = ANY (v_leads) ORDER BY id FOR UPDATE;
+    PERFORM FROM public.conversations WHERE id = v_id OR lead_id = ANY (v_leads) ORDER BY id FOR UPDATE;
+    IF v_id IS DISTINCT FROM public.sdr_conversation_of(v_tenant, v_session, v_aliases)
+        OR v_lead IS DISTINCT FROM coalesce(
+            (SELECT lead_id FROM public.conversations WHERE id = v_id), public.sdr_lead_of(v_tenant, v_aliases))
+    THEN
+        -- Somebody merged or erased them before they were locked. A repeat finds what there is now.
+        RAISE EXCEPTION 'the lead has changed' USING ERRCODE = 'SDR10';
+    END IF;
     IF v_lead IS NULL THEN
         INSERT INTO public.leads (tenant, phone_number, name, email, chosen_flow, do_not_contact, created_at, updated_at)
         VALUES (v_tenant, p ->> 'contact', '', '', '', EXISTS (
@@ -241,7 +277,6 @@ BEGIN
             AND contact_hash IN (SELECT jsonb_array_elements_text(p -> 'hashes'))
         ), v_now, v_now) RETURNING id INTO v_lead;
     END IF;
-    PERFORM FROM public.leads WHERE id = v_lead FOR UPDATE;
     UPDATE public.conversations SET status = 'COMPLETED', is_active = false, updated_at = v_now
     WHERE lead_id = v_lead AND channel = p ->> 'channel' AND instance = p ->> 'instance'
       AND status IN ('ACTIVE', 'PAUSED') AND id IS DISTINCT FROM v_id;
@@ -253,8 +288,12 @@ BEGIN
             (p ->> 'opened_at')::timestamptz, v_now, v_now
         FROM public.leads WHERE id = v_lead RETURNING id INTO v_id;
     ELSE
+        -- One from before goes on with the buffer's name.
         UPDATE public.conversations SET session_id = v_session, channel = p ->> 'channel', instance = p ->> 'instance'
         WHERE id = v_id AND channel = '';
+        -- Open before the merges: those complete what would be a second open one.
+        UPDATE public.conversations SET status = 'ACTIVE', is_active = true
+        WHERE id = v_id AND status NOT IN ('ACTIVE', 'PAUSED');
     END IF;
     FOR step IN SELECT jsonb_array_elements(p -> 'merged') LOOP
         PERFORM public.sdr_absorb(v_tenant, step #>> '{}', v_id, v_lead, v_turn, v_now);
@@ -271,7 +310,7 @@ BEGIN
     PERFORM public.sdr_learn_names(v_tenant, v_lead, p ->> 'contact', v_aliases, v_turn, v_now);
 
     -- History. A message that the provider delivered in another turn is not stored again.
-    SELECT total_messages INTO v_total FROM public.conversations WHERE id = v_id FOR UPDATE;
+    SELECT total_messages INTO v_total FROM public.conversations WHERE id = v_id;
     v_started := v_total;
     FOR step IN SELECT jsonb_array_elements(p -> 'lines') LOOP
         INSERT INTO public.messages (

@@ -35,16 +35,20 @@ BEGIN
     END CASE;
 END $$;
 
--- The leads that are this person: by a name, and by conversations.
+-- The leads that are this person: by a name, by the number of one from before, and by conversations.
 CREATE FUNCTION public.sdr_people(p_tenant text, p_alias text, p_conversations text[]) RETURNS uuid[]
 LANGUAGE sql STABLE SET search_path = '' AS $$
     SELECT ARRAY(
         SELECT lead_id FROM public.lead_aliases WHERE tenant = p_tenant AND alias = p_alias
         UNION
-        SELECT lead_id FROM public.conversations WHERE tenant = p_tenant AND lead_id IS NOT NULL AND (
-            session_id = ANY (p_conversations)
-            OR id IN (SELECT into_id FROM public.merged_conversations WHERE conversation_id = ANY (p_conversations))
-        )
+        SELECT id FROM public.leads WHERE tenant = p_tenant AND public.sdr_alias(phone_number) = p_alias
+        UNION
+        SELECT lead_id FROM public.conversations
+        WHERE tenant = p_tenant AND session_id = ANY (p_conversations) AND lead_id IS NOT NULL
+        UNION
+        SELECT lead_id FROM public.merged_conversations JOIN public.conversations ON conversations.id = into_id
+        WHERE conversations.tenant = p_tenant AND conversation_id = ANY (p_conversations)
+        ORDER BY 1
     )
 $$;
 
@@ -72,8 +76,13 @@ BEGIN
         ARRAY(SELECT 'conversation:' || one FROM unnest(p_conversations) AS one)
         || ARRAY['alias:' || p_tenant || ':' || p_alias]
     );
-    people := public.sdr_people(p_tenant, p_alias, p_conversations);
-    PERFORM FROM public.leads WHERE id = ANY (people) ORDER BY id FOR UPDATE;
+    LOOP
+        people := public.sdr_people(p_tenant, p_alias, p_conversations);
+        PERFORM FROM public.leads WHERE id = ANY (people) ORDER BY id FOR UPDATE;
+        -- Whoever held them may have merged them into another one.
+        EXIT WHEN people = public.sdr_people(p_tenant, p_alias, p_conversations);
+    END LOOP;
+    PERFORM FROM public.conversations WHERE lead_id = ANY (people) ORDER BY id FOR UPDATE;
     names := ARRAY(SELECT alias FROM public.lead_aliases WHERE lead_id = ANY (people)) || p_alias;
     IF NOT p_hashes ?& names THEN
         RAISE EXCEPTION 'the names have changed' USING ERRCODE = 'SDR08';
@@ -95,45 +104,55 @@ BEGIN
     SELECT DISTINCT one, p_tenant, p_now FROM unnest(tombstones) AS one ON CONFLICT (conversation_id) DO NOTHING;
     DELETE FROM public.usage_days WHERE conversation_id = ANY (tombstones);
     -- The foreign keys take aliases, conversations, messages, turns and audit rows along.
-    DELETE FROM public.leads WHERE id = ANY (people);
+    BEGIN
+        DELETE FROM public.leads WHERE id = ANY (people);
+    EXCEPTION WHEN foreign_key_violation THEN
+        RAISE EXCEPTION 'rows of another table hold the person' USING ERRCODE = 'SDR09';
+    END;
     RETURN jsonb_build_object(
         'leads', cardinality(people), 'conversations', cardinality(theirs), 'messages', messages
     );
 END $$;
 
+-- One step of many: it reads what is old, whatever the planner thinks of reading everything at once.
 CREATE FUNCTION public.sdr_sweep(p_before timestamptz, p_limit integer) RETURNS jsonb
-LANGUAGE plpgsql SET search_path = '' AS $$
+LANGUAGE plpgsql SET search_path = '' SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
     counts jsonb := '{}';
     n      bigint;
 BEGIN
-    DELETE FROM public.messages WHERE id IN (
-        SELECT id FROM public.messages WHERE created_at < p_before ORDER BY created_at LIMIT p_limit);
+    -- What somebody is working on is left for the next time.
+    DELETE FROM public.messages WHERE id = ANY (ARRAY(
+        SELECT id FROM public.messages WHERE created_at < p_before
+        ORDER BY created_at LIMIT p_limit FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS n = ROW_COUNT;
     counts := counts || jsonb_build_object('messages', n);
-    DELETE FROM public.turns WHERE row_id IN (
-        SELECT row_id FROM public.turns WHERE created_at < p_before ORDER BY created_at LIMIT p_limit);
+    DELETE FROM public.turns WHERE row_id = ANY (ARRAY(
+        SELECT row_id FROM public.turns WHERE created_at < p_before
+        ORDER BY created_at LIMIT p_limit FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS n = ROW_COUNT;
     counts := counts || jsonb_build_object('turns', n);
-    DELETE FROM public.lead_changes WHERE row_id IN (
-        SELECT row_id FROM public.lead_changes WHERE changed_at < p_before ORDER BY changed_at LIMIT p_limit);
+    DELETE FROM public.lead_changes WHERE row_id = ANY (ARRAY(
+        SELECT row_id FROM public.lead_changes WHERE changed_at < p_before
+        ORDER BY changed_at LIMIT p_limit FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS n = ROW_COUNT;
     counts := counts || jsonb_build_object('lead_changes', n);
-    DELETE FROM public.usage_days WHERE row_id IN (
-        SELECT row_id FROM public.usage_days WHERE day < (p_before AT TIME ZONE 'UTC')::date LIMIT p_limit);
+    DELETE FROM public.usage_days WHERE row_id = ANY (ARRAY(
+        SELECT row_id FROM public.usage_days WHERE day < (p_before AT TIME ZONE 'UTC')::date
+        ORDER BY day LIMIT p_limit FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS n = ROW_COUNT;
     counts := counts || jsonb_build_object('usage_days', n);
     -- A conversation and a lead go when nothing that is newer hangs on them.
-    DELETE FROM public.conversations WHERE id IN (
+    DELETE FROM public.conversations WHERE id = ANY (ARRAY(
         SELECT id FROM public.conversations AS one WHERE updated_at < p_before
         AND NOT EXISTS (SELECT FROM public.messages WHERE conversation_id = one.id)
-        LIMIT p_limit FOR UPDATE SKIP LOCKED);
+        ORDER BY updated_at LIMIT p_limit FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS n = ROW_COUNT;
     counts := counts || jsonb_build_object('conversations', n);
-    DELETE FROM public.leads WHERE id IN (
+    DELETE FROM public.leads WHERE id = ANY (ARRAY(
         SELECT id FROM public.leads AS one WHERE updated_at < p_before AND NOT do_not_contact
         AND NOT EXISTS (SELECT FROM public.conversations WHERE lead_id = one.id)
-        LIMIT p_limit FOR UPDATE SKIP LOCKED);
+        ORDER BY updated_at LIMIT p_limit FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS n = ROW_COUNT;
     RETURN counts || jsonb_build_object('leads', n);
 END $$;

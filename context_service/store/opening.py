@@ -6,6 +6,7 @@ from context_service.store import ContextStore
 from service_kit import logs
 from service_kit.clock import Clock
 from service_kit.errors import Unavailable
+from service_kit.settings import ConfigurationError
 
 RETRY_S = 1.0
 _log = logs.get(__name__)
@@ -33,4 +34,8 @@ class Opening:
         """Return when it is open. Raises ConfigurationError when the one that came is the wrong one."""
         while not self.done:
             await self._clock.sleep(RETRY_S)
-            await self.open()
+            try:
+                await self.open()
+            except ConfigurationError as error:
+                _log.critical("store_refused", reason=str(error))
+                raise

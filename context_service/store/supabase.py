@@ -22,7 +22,7 @@ from context_service.migrations import current_version
 from context_service.privacy import ContactHasher
 from context_service.store import ExportPage, ExportSection, LeadFilter, PageAfter, Seen, rows
 from context_service.store import supabase_rows as json_rows
-from context_service.store.supabase_client import DatabaseRefusal, SupabaseClient
+from context_service.store.supabase_client import DatabaseRefusal, NoSuchFunction, SupabaseClient
 from service_kit.backups import Backups, Copied
 from service_kit.clock import Clock
 from service_kit.errors import InvalidArgument, NotFound, Unavailable, WrongState
@@ -46,7 +46,10 @@ class SupabaseStore:
 
     async def check_schema(self) -> None:
         """The schema is that of this version. Raises ConfigurationError; Unavailable when nobody answers."""
-        found = (await self._ask_version())[0]
+        try:
+            found = (await self._ask_version())[0]
+        except NoSuchFunction:
+            found = None
         if found != current_version():
             raise ConfigurationError(
                 f"The Supabase project has schema version {found or 0}, this version needs {current_version()}: "
@@ -83,10 +86,7 @@ class SupabaseStore:
     async def record_turn(self, record: TurnRecord) -> Recorded:
         hashes = self._hasher.hashes(record.scope.tenant, record.contact.all_aliases)
         argument = json_rows.turn(record, hashes=hashes, now_ms=self._clock.now_ms())
-        try:
-            answer = await self._client.call("sdr_record_turn", p=argument)
-        except DatabaseRefusal as refusal:
-            _raise(refusal, conversation_id=record.conversation_id)
+        answer = await self._call_again_if_changed("sdr_record_turn", record.conversation_id, p=argument)
         duplicate = answer["duplicate"]
         return Recorded(
             version=answer["version"],
@@ -94,6 +94,16 @@ class SupabaseStore:
             duplicate=duplicate,
             after=None if duplicate else json_rows.after(answer),
         )
+
+    async def _call_again_if_changed(self, function: str, conversation_id: str, **arguments: Any) -> Any:
+        """The call, and again when the people whom it is about were merged or erased before it had them."""
+        for _ in range(_TRIES):
+            try:
+                return await self._client.call(function, **arguments)
+            except DatabaseRefusal as refusal:
+                if refusal.code != "SDR10":
+                    _raise(refusal, conversation_id=conversation_id)
+        raise Unavailable("The lead changes faster than it can be written; try again.", component="store")
 
     async def put_summary(self, conversation_id: str, summary: Summary) -> None:
         try:
@@ -170,8 +180,7 @@ class SupabaseStore:
     # ---- people
 
     async def find_people(self, tenant: str, alias: str) -> tuple[str, ...]:
-        request = self._client.table("lead_aliases").select("lead_id").eq("tenant", tenant).eq("alias", alias)
-        return tuple(row["lead_id"] for row in await self._client.read(request, "lead_aliases"))
+        return tuple(await self._client.call("sdr_people", p_tenant=tenant, p_alias=alias, p_conversations=[]))
 
     async def export_rows(self, section: ExportSection, lead_ids: tuple[str, ...], after: int) -> ExportPage:
         found = await self._client.call(
@@ -266,7 +275,10 @@ def _latest_first(request: Any, page: PageAfter, key: str) -> Any:
     """A page after the row that the key names; the limit is explicit, because a missing one is silently 1000."""
     if page.after is not None:
         at, last = rows.to_text(page.after[0]), page.after[1]
-        request = request.or_(f'updated_at.lt.{at},and(updated_at.eq.{at},{key}.lt."{_quoted(last)}")')
+        # The first condition says nothing new; it is the one that an index can begin at.
+        request = request.lte("updated_at", at).or_(
+            f'updated_at.lt.{at},and(updated_at.eq.{at},{key}.lt."{_quoted(last)}")'
+        )
     return request.order("updated_at", desc=True).order(key, desc=True).limit(page.size)
 
 
@@ -290,5 +302,11 @@ def _raise(refusal: DatabaseRefusal, *, conversation_id: str = "") -> NoReturn:
             raise WrongState("There is a newer summary.", conversation_id=conversation_id, state="newer_summary")
         case "SDR07":
             raise WrongState("There is no such version yet.", conversation_id=conversation_id, state="older_version")
+        case "SDR09":
+            raise WrongState(
+                "Rows of another table hold this person; docs/howto/supabase.md says how to let go.",
+                conversation_id=conversation_id,
+                state="held",
+            )
         case _:
             raise Unavailable("The database refused; try again.", component="store")

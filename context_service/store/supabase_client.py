@@ -20,6 +20,7 @@ from service_kit.errors import Unavailable
 from service_kit.settings import ConfigurationError
 
 _SECRET_ROLES = ("service_role",)
+_NO_FUNCTION = "PGRST202"
 _KEEPALIVE_S = 55.0
 _log = logs.get(__name__)
 
@@ -30,6 +31,23 @@ class DatabaseRefusal(Exception):
     def __init__(self, code: str) -> None:
         super().__init__(code)
         self.code = code
+
+
+class NoSuchFunction(Unavailable):
+    """The database has no such function: it was not migrated, or its API has not noticed yet."""
+
+
+class _KeyRefused(Exception):
+    """The gateway, or the API behind it, said 401."""
+
+
+async def _look_at(response: httpx.Response) -> None:
+    # The client's errors don't tell the status, and it takes a proxy's page for the answer if the status is 200.
+    if response.status_code == httpx.codes.UNAUTHORIZED:
+        raise _KeyRefused
+    answered = response.is_success and response.status_code != httpx.codes.NO_CONTENT
+    if answered and "json" not in response.headers.get("Content-Type", ""):
+        raise httpx.DecodingError("The answer is no JSON.", request=response.request)
 
 
 def check_address(url: str, key: str) -> None:
@@ -91,6 +109,7 @@ class SupabaseClient:
             http2=False,
             follow_redirects=False,
             trust_env=False,
+            event_hooks={"response": [_look_at]},
         )
         options = AsyncClientOptions(
             auto_refresh_token=False, persist_session=False, postgrest_client_retry=False, httpx_client=self._http
@@ -115,6 +134,8 @@ class SupabaseClient:
         await self._http.aclose()
 
     async def _execute(self, request: Any, what: str) -> Any:
+        if self._http.is_closed:
+            raise Unavailable("The store is closed.", component="store")
         try:
             # httpx's time-outs are for each step of a request; this one is for all of it.
             async with asyncio.timeout(self._timeout_s):
@@ -125,7 +146,12 @@ class SupabaseClient:
                 raise DatabaseRefusal(code) from None
             # The database's own words may quote a row.
             _log.error("database_refused", what=what, code=code)
+            if code == _NO_FUNCTION:
+                raise NoSuchFunction(component="store") from None
             raise Unavailable("The database refused; try again.", component="store") from None
+        except _KeyRefused:
+            _log.error("database_key_refused", what=what)
+            raise Unavailable("The database refuses the secret key; try again.", component="store") from None
         except (httpx.HTTPError, TimeoutError, OSError) as error:
             _log.warning("database_unreachable", what=what, error=type(error).__name__)
             raise Unavailable("The database does not answer; try again.", component="store") from None

@@ -37,7 +37,7 @@ _MILLISECOND: Final = timedelta(milliseconds=1)
 _TYPES: Final = frozenset(
     ("text", "image", "video", "audio", "document", "sticker", "location", "contact_card", "choice", "unsupported")
 )
-_MEDIA_FIELDS: Final = frozenset(Media.__dataclass_fields__)
+_MEDIA_TYPES: Final = {name: type(field.default) for name, field in Media.__dataclass_fields__.items()}
 
 
 def to_ms(stored: str) -> int:
@@ -205,4 +205,9 @@ def _media(stored: object) -> tuple[Media, ...]:
     """Files as this product stores them; anything else was another system's."""
     if not isinstance(stored, list):
         return ()
-    return tuple(Media(**one) for one in stored if isinstance(one, dict) and one.keys() <= _MEDIA_FIELDS)
+    return tuple(Media(**one) for one in stored if _is_media(one))
+
+
+def _is_media(one: object) -> bool:
+    # By exact type: a true is no number of seconds.
+    return isinstance(one, dict) and all(type(value) is _MEDIA_TYPES.get(name) for name, value in one.items())

@@ -130,6 +130,11 @@ def _open_conversation(db: apsw.Connection, record: TurnRecord, lead_id: str, no
             "now": now,
         },
     )
+    # Open before the merges: those complete what would be a second open one.
+    db.execute(
+        "UPDATE conversations SET status = 'ACTIVE' WHERE id = ? AND status NOT IN ('ACTIVE', 'PAUSED')",
+        (record.conversation_id,),
+    )
 
 
 def _append(db: apsw.Connection, record: TurnRecord) -> None:

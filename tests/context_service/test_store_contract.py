@@ -1,6 +1,7 @@
 """What every store of `stores.py` has to do."""
 
 import asyncio
+import inspect
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,10 +11,13 @@ from agentic_sdr.common.v1 import message_pb2, turn_pb2
 from context_service.domain import Author, ConversationStatus, LeadField, LeadPatch, Summary, UsageToday
 from context_service.errors import Forgotten
 from context_service.store import ContextStore, ExportSection, LeadFilter, PageAfter
+from context_service.store.sqlite import SqliteStore
 from service_kit.clock import ManualClock
-from service_kit.errors import InvalidArgument, NotFound, WrongState
+from service_kit.errors import InvalidArgument, NotFound, ServiceError, Unavailable, WrongState
+from tests.context_service.broken_stores import BROKEN
 from tests.context_service.builders import PHONE, generation, message, part, query, record, update
-from tests.context_service.stores import STORES, Factory
+from tests.context_service.stores import STORES, Factory, once, sqlite_home
+from tests.stand_ins.postgres import PostgresCluster
 
 DAY_MS = 86_400_000
 
@@ -212,6 +216,18 @@ class TestLeadsAndPages:
         rest = await store.list_leads(everyone, PageAfter(size=9, after=after))
         assert [one.lead_id for one in (*first, *rest)] == all_of_them
 
+    async def test_updates_at_the_same_time_lose_nothing(self, store: ContextStore) -> None:
+        lead_id = (await store.record_turn(record())).lead_id
+        patches = [LeadPatch(values={}, preferences={f"key{n}": str(n)}) for n in range(10)]
+        patches += [LeadPatch(values={LeadField.NAME: "Ana"}, preferences={})]
+        turns = [record(f"turn{n}", effects=[update(preferences={f"turn{n}": "x"})]) for n in range(5)]
+        await asyncio.gather(
+            *(store.update_lead(lead_id, "", patch) for patch in patches), *(store.record_turn(turn) for turn in turns)
+        )
+        lead = await store.get_lead(lead_id)
+        assert lead.name == "Ana"
+        assert lead.preferences.keys() == {f"key{n}" for n in range(10)} | {f"turn{n}" for n in range(5)}
+
     async def test_leads_are_filtered(self, store: ContextStore, clock: ManualClock) -> None:
         await store.record_turn(record("t1", "c1", effects=[update(stage="BILL")]))
         clock.advance(10)
@@ -366,6 +382,22 @@ class TestMerging:
         changes = [one["field"] for one in await sections(store, ExportSection.CHANGES)]
         assert "merged_lead" in changes and changes.count("bill_value") == 3
 
+    async def test_a_completed_conversation_takes_over_one_whose_lead_has_another_open(
+        self, store: ContextStore
+    ) -> None:
+        """It was opened after the merge, beside the one that came along: two open ones, refused at every repeat."""
+        for n, (conversation, contact) in enumerate((("c1", "1"), ("c2", "1"), ("c3", "2"), ("c4", "2"))):
+            await store.record_turn(record(f"t{n}", conversation, contact=contact, messages=[message(f"m{n}")]))
+        merged = await store.record_turn(
+            record("t9", "c1", contact="1", messages=[message("m9")], merged_conversation_ids=["c3"])
+        )
+        found = await store.list_conversations("default", merged.lead_id, PageAfter(size=9))
+        assert {one.conversation_id: one.status.value for one in found} == {
+            "c1": "ACTIVE",
+            "c2": "COMPLETED",
+            "c4": "COMPLETED",
+        }
+
     async def test_a_late_turn_of_the_merged_one_goes_to_the_older(self, store: ContextStore) -> None:
         await store.record_turn(record("t1", "c1", contact="lid:1"))
         await store.record_turn(record("t2", "c1", contact="lid:1", merged_conversation_ids=["c2", "c1"]))
@@ -394,6 +426,50 @@ class TestMerging:
         for conversation_id in ("c1", "c2", "c3"):
             with pytest.raises(Forgotten):
                 await store.record_turn(record("t6", conversation_id, contact="lid:9"))
+
+    async def test_a_value_that_was_emptied_on_purpose_stays_so_and_one_that_nobody_chose_is_filled(
+        self, store: ContextStore, clock: ManualClock
+    ) -> None:
+        """In one store an empty name was filled from the other lead whoever had emptied it; in the other one nothing
+        was filled when the audit rows had gone with their time."""
+        kept = message("1")
+        kept.provider_time.FromMilliseconds(clock.now_ms() + 2 * DAY_MS)
+        facts = [update(name="Eva", email="e", preferences={"a": "1", "b": "1"})]
+        await store.record_turn(record("t1", "c1", contact="1", messages=[kept], effects=facts))
+        clock.advance(DAY_MS)
+        older = await store.record_turn(
+            record(
+                "t2", "c2", contact="2", messages=[message("2")], effects=[update(name="Ana", preferences={"a": "2"})]
+            )
+        )
+        patch = LeadPatch(values={LeadField.NAME: ""}, preferences={"a": ""})
+        await store.update_lead(older.lead_id, "", patch)
+        await store.sweep(clock.now_ms() - 1, limit=99)
+        await store.record_turn(
+            record("t3", "c2", contact="2", messages=[message("3")], merged_conversation_ids=["c1"])
+        )
+        lead = await store.get_lead(older.lead_id)
+        assert (lead.name, lead.email, lead.preferences) == ("", "e", {"b": "1"})
+
+
+class TestFailing:
+    async def test_a_store_that_cannot_answer_says_so(self, store: ContextStore) -> None:
+        """The system before read an error as a new customer, and introduced itself again."""
+        known = await store.record_turn(record())
+        await store.close()
+        for question in (
+            lambda: store.find_lead(query()),
+            lambda: store.find_conversation(query()),
+            lambda: store.recent_messages(query()),
+            lambda: store.usage_today(query()),
+            lambda: store.record_turn(record("t2")),
+            lambda: store.get_lead(known.lead_id),
+            lambda: store.get_lead_by_alias("default", f"phone:{PHONE}"),
+            lambda: store.find_people("default", f"phone:{PHONE}"),
+            store.ping,
+        ):
+            with pytest.raises(Unavailable):
+                await question()
 
 
 class TestRetention:
@@ -503,3 +579,40 @@ class TestNames:
         assert seen.value is not None and seen.value.lead_id == theirs.lead_id
         later = await store.record_turn(record("t3", "c1", tenant="other", messages=[message("c")]))
         assert (later.version, later.lead_id) == (2, theirs.lead_id)
+
+
+CONTRACT = [
+    getattr(group(), name)
+    for group in (
+        TestRecording,
+        TestIdentity,
+        TestLeadsAndPages,
+        TestForgetting,
+        TestUsage,
+        TestMerging,
+        TestFailing,
+        TestRetention,
+        TestNames,
+    )
+    for name in vars(group)
+    if name.startswith("test_")
+]
+
+
+@pytest.mark.parametrize("broken", BROKEN, ids=lambda broken: broken.__name__)
+async def test_the_contract_rejects_a_broken_store(broken: type[SqliteStore], tmp_path: Path) -> None:
+    """An error that is none of the contract's own would reject it for the wrong reason, so only these count."""
+    for number, check in enumerate(CONTRACT):
+        clock, folder = ManualClock(), tmp_path / f"{number}"
+        folder.mkdir()
+        arguments = {"clock": clock} if "clock" in inspect.signature(check).parameters else {}
+        async with once(sqlite_home(broken))(folder, clock, no_cluster) as opened:
+            try:
+                await check(opened, **arguments)
+            except (AssertionError, ServiceError, pytest.fail.Exception):
+                return
+    raise AssertionError("the contract has nothing against it")
+
+
+def no_cluster() -> PostgresCluster:
+    raise AssertionError("a file needs none")
