@@ -81,7 +81,8 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example: {"reason": "FORGOTTEN", "metadata": {"conversation_id": "5b1d…"}}
     """
     NOT_IMPLEMENTED: _ErrorReason.ValueType  # 11
-    """The method exists in the contract and is not built yet. UNIMPLEMENTED.
+    """The method exists in the contract and cannot be had here: Summarize when the model writes no summaries (the
+    playbook), Backup of a context that is kept in Supabase, which makes its own. UNIMPLEMENTED.
 
     Example: {"reason": "NOT_IMPLEMENTED", "metadata": {"method": "Summarize"}}
     """
@@ -172,7 +173,8 @@ FORGOTTEN: ErrorReason.ValueType  # 10
 Example: {"reason": "FORGOTTEN", "metadata": {"conversation_id": "5b1d…"}}
 """
 NOT_IMPLEMENTED: ErrorReason.ValueType  # 11
-"""The method exists in the contract and is not built yet. UNIMPLEMENTED.
+"""The method exists in the contract and cannot be had here: Summarize when the model writes no summaries (the
+playbook), Backup of a context that is kept in Supabase, which makes its own. UNIMPLEMENTED.
 
 Example: {"reason": "NOT_IMPLEMENTED", "metadata": {"method": "Summarize"}}
 """
