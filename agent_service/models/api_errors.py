@@ -13,6 +13,12 @@ from service_kit.settings import ConfigurationError
 
 _MAX_RETRY_AFTER_S = 3_600.0
 _SHORT_CODE = re.compile(r"[\w.-]{1,60}")
+# Waiting doesn't mend them, whatever the status says.
+_NO_MONEY = frozenset({"insufficient_quota", "billing_hard_limit_reached", "billing_not_active"})
+# What this one lead wrote is at fault; the server is well, and others are answered.
+_FILTERED = frozenset({"content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation"})
+# A value that is too large for this request, in a parameter that the server does take.
+_TOO_LARGE = re.compile(r"too (?:large|long|high|big|small)|exceed|maximum|at (?:most|least)", re.IGNORECASE)
 _OUTPUT_USED_UP = re.compile(r"could not finish the message because max_tokens", re.IGNORECASE)
 
 
@@ -27,12 +33,14 @@ def to_trouble(error: openai.APIError) -> ModelTrouble:
         # An error event in the middle of a stream that had begun with 200.
         return ModelTrouble(Trouble.SERVER_ERROR, f"error event {_code(error)}".strip())
     text = f"{error.status_code} {_code(error)}".strip()
-    if error.status_code == 429:
+    if error.status_code == 429 and _code(error) not in _NO_MONEY:
         return ModelTrouble(Trouble.RATE_LIMITED, text, retry_after_s=retry_after_s(error.response.headers))
     if error.status_code >= 500 or error.status_code in (408, 409, 425):
         return ModelTrouble(Trouble.SERVER_ERROR, text, retry_after_s=retry_after_s(error.response.headers))
     if used_up_output(error):
         return ModelTrouble(Trouble.EMPTY, "all output tokens went into reasoning")
+    if _code(error) in _FILTERED:
+        return ModelTrouble(Trouble.UNFIT, text)
     return ModelTrouble(Trouble.REFUSED, text)
 
 
@@ -49,7 +57,9 @@ def to_configuration_error(error: openai.APIStatusError, *, model: str, base_url
 
 
 def refused_parameter(error: openai.APIStatusError, candidates: Collection[str]) -> str | None:
-    """Which of the parameters the server says that it doesn't take."""
+    """Which of the parameters the server says that it doesn't take; none when it takes it with another value."""
+    if _TOO_LARGE.search(error.message):
+        return None
     if error.param in candidates:
         return error.param
     return next((name for name in sorted(candidates) if re.search(rf"\b{name}\b", error.message)), None)

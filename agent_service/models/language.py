@@ -28,6 +28,7 @@ from agent_service.token_sizes import TokenSizes
 from agent_service.tools import tools_json
 from service_kit import logs
 from service_kit.clock import Clock
+from service_kit.settings import ConfigurationError
 
 SUMMARY_TOKENS = 600
 _LOOK_EVERY_S = 30.0
@@ -106,7 +107,8 @@ class LanguageModel:
     async def use(self, persona: Persona) -> None:
         """Speak from this version from the next turn on; its prefix is primed first."""
         voice = await self._made(persona)
-        with suppress(ModelTrouble):
+        # A server that refuses just now says nothing about the persona.
+        with suppress(ModelTrouble, ConfigurationError):
             await self._prime(voice)
         self._voice = voice
 

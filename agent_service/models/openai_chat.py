@@ -4,7 +4,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, TypeGuard
 
 import openai
 from openai import AsyncOpenAI, AsyncStream
@@ -263,7 +263,8 @@ class OpenAIEngine:
 
     def _failed(self, error: openai.APIError, *, warming: bool) -> Exception:
         trouble = self._note(to_trouble(error))
-        if warming and trouble.trouble is Trouble.REFUSED and isinstance(error, openai.APIStatusError):
+        # An account without money is no wrong setting: the fallbacks serve until somebody has paid.
+        if warming and trouble.trouble is Trouble.REFUSED and _is_setting(error):
             return to_configuration_error(error, model=self._name, base_url=self._base_url)
         return trouble
 
@@ -278,6 +279,10 @@ class OpenAIEngine:
             cached=self._tokens.cached + usage.cached,
             completion=self._tokens.completion + usage.completion,
         )
+
+
+def _is_setting(error: openai.APIError) -> TypeGuard[openai.APIStatusError]:
+    return isinstance(error, openai.APIStatusError) and error.status_code != 429
 
 
 async def _anext(chunks: Any) -> ChatCompletionChunk | None:

@@ -26,6 +26,7 @@ class Engine:
     asked: list[ChatRequest] = field(default_factory=list)
     warmed: list[ChatRequest] = field(default_factory=list)
     trouble: Trouble | None = None
+    refusal: Exception | None = None
     gate: asyncio.Event | None = None
 
     async def open(self) -> None:
@@ -35,6 +36,8 @@ class Engine:
         self.warmed.append(prefix)
         if self.trouble is not None:
             raise ModelTrouble(self.trouble)
+        if self.refusal is not None:
+            raise self.refusal
 
     async def chat(self, request: ChatRequest, *, ends_at: float) -> AsyncGenerator[ChatEvent, None]:
         self.asked.append(request)
@@ -122,6 +125,16 @@ async def test_a_persona_without_room_in_the_prompt_is_refused_and_the_old_one_s
         await model.use(demo().model_copy(update={"voice": "fale assim " * 5_000}))
     await said(model, turn())
     assert "fale assim fale" not in engine.asked[0].messages[0].content
+
+
+async def test_a_server_that_refuses_its_key_just_now_keeps_no_persona_out() -> None:
+    """The new version was refused with the key's error, and not looked at again until somebody touched the files."""
+    engine = Engine(refusal=ConfigurationError("OPENAI_API_KEY was refused"))
+    model = model_of(engine)
+    await model.open()
+    await model.use(demo().model_copy(update={"agent": "Clara"}))
+    await said(model, turn())
+    assert "Clara" in engine.asked[0].messages[0].content
 
 
 async def test_a_prefix_that_was_not_used_for_long_is_primed_again() -> None:

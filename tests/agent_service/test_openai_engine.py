@@ -184,7 +184,9 @@ async def test_usage_is_zero_or_absent_where_the_server_does_not_tell(server: Op
         (says("x" * 999, fault="endless"), Trouble.ENDLESS, "x" * 999 * 12),
         (Answer(fault="endless_line"), Trouble.ENDLESS, ""),
         (calls(Called(name="a"), fault="endless_arguments"), Trouble.ENDLESS, ""),
-        (says("Oi. ", finish="content_filter"), Trouble.REFUSED, "Oi. "),
+        (says("Oi. ", finish="content_filter"), Trouble.UNFIT, "Oi. "),
+        (refuses(400, code="content_filter"), Trouble.UNFIT, ""),
+        (refuses(429, code="insufficient_quota"), Trouble.REFUSED, ""),
     ],
     ids=lambda each: str(getattr(each, "fault", "") or getattr(each, "status", each))[:20],
 )
@@ -333,6 +335,28 @@ async def test_a_parameter_that_the_server_does_not_take_is_left_out(server: Ope
         assert text_of(await events_of(engine)) == "Oi!"
         assert engine.state().failures == 0
     assert [("max_completion_tokens" in each.body) for each in server.asked] == [False, True, True, True]
+
+
+async def test_a_limit_that_is_too_large_once_is_not_left_out_for_ever(server: OpenAIServer) -> None:
+    """vLLM names the parameter when a prompt leaves too little room for it: one long prompt, and no output limit was
+    ever sent again."""
+    told = (
+        "'max_tokens' or 'max_completion_tokens' is too large: 100. This model's maximum context length is 50 tokens."
+    )
+    server.script.append(refuses(400, message=told, param="max_tokens"))
+    async with engine_of(server) as engine:
+        assert (await trouble_of(engine)).trouble is Trouble.REFUSED
+        await events_of(engine)
+    assert ["max_tokens" in each.body for each in server.asked] == [True, True]
+
+
+async def test_an_account_without_money_does_not_keep_the_agent_from_starting(server: OpenAIServer) -> None:
+    """A 429 that no waiting ends: leads waited for the brake for nothing, up to the end of their turns."""
+    server.warm_up = refuses(429, code="insufficient_quota")
+    async with engine_of(server) as engine:
+        with pytest.raises(ModelTrouble) as caught:
+            await engine.warm(ASK)
+    assert caught.value.trouble is Trouble.REFUSED
 
 
 async def test_the_cache_key_goes_only_where_it_is_known(server: OpenAIServer) -> None:
