@@ -67,8 +67,9 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example: {"reason": "PAUSED", "metadata": {"turn_id": "0198f2…", "epoch": "2"}}
     """
     WRONG_STATE: _ErrorReason.ValueType  # 9
-    """The turn, dead letter, summary or backup is not in a state that allows this: in RunTurns frames (the turn has ended,
-    or is not complete yet), from ReplayDeadLetter, from PutSummary, from Backup. FAILED_PRECONDITION.
+    """The turn, dead letter, summary, backup or person is not in a state that allows this: in RunTurns frames (the turn has
+    ended, or is not complete yet), from ReplayDeadLetter, from PutSummary, from Backup, from ForgetContact (in Supabase,
+    rows of another table hold the person). FAILED_PRECONDITION.
 
     Example: {"reason": "WRONG_STATE", "metadata": {"turn_id": "0198f2…", "epoch": "2"}}
     Example: {"reason": "WRONG_STATE", "metadata": {"turn_id": "0198f2…", "state": "open"}}
@@ -159,8 +160,9 @@ PAUSED: ErrorReason.ValueType  # 8
 Example: {"reason": "PAUSED", "metadata": {"turn_id": "0198f2…", "epoch": "2"}}
 """
 WRONG_STATE: ErrorReason.ValueType  # 9
-"""The turn, dead letter, summary or backup is not in a state that allows this: in RunTurns frames (the turn has ended,
-or is not complete yet), from ReplayDeadLetter, from PutSummary, from Backup. FAILED_PRECONDITION.
+"""The turn, dead letter, summary, backup or person is not in a state that allows this: in RunTurns frames (the turn has
+ended, or is not complete yet), from ReplayDeadLetter, from PutSummary, from Backup, from ForgetContact (in Supabase,
+rows of another table hold the person). FAILED_PRECONDITION.
 
 Example: {"reason": "WRONG_STATE", "metadata": {"turn_id": "0198f2…", "epoch": "2"}}
 Example: {"reason": "WRONG_STATE", "metadata": {"turn_id": "0198f2…", "state": "open"}}

@@ -184,7 +184,7 @@ class ContextServiceServicer:
     def ForgetContact(self, request, context):
         """Erases everything of a person and leaves a tombstone, so that a late RecordTurn is refused. Idempotent.
 
-        Errors: INVALID_ARGUMENT.
+        Errors: INVALID_ARGUMENT; WRONG_STATE when rows of a table that is not ours hold the person, and nothing was erased.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

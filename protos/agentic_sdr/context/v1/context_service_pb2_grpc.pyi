@@ -85,7 +85,7 @@ class ContextServiceStub:
     ForgetContact: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.ForgetContactRequest, _context_service_pb2.ForgetContactResponse]
     """Erases everything of a person and leaves a tombstone, so that a late RecordTurn is refused. Idempotent.
 
-    Errors: INVALID_ARGUMENT.
+    Errors: INVALID_ARGUMENT; WRONG_STATE when rows of a table that is not ours hold the person, and nothing was erased.
     """
     Backup: _grpc.UnaryUnaryMultiCallable[_context_service_pb2.BackupRequest, _context_service_pb2.BackupResponse]
     """Copies the store, while it works, to backups/NAME/context.db below the service's data directory. It is everything
@@ -154,7 +154,7 @@ class ContextServiceAsyncStub(ContextServiceStub):
     ForgetContact: _aio.UnaryUnaryMultiCallable[_context_service_pb2.ForgetContactRequest, _context_service_pb2.ForgetContactResponse]  # type: ignore[assignment]
     """Erases everything of a person and leaves a tombstone, so that a late RecordTurn is refused. Idempotent.
 
-    Errors: INVALID_ARGUMENT.
+    Errors: INVALID_ARGUMENT; WRONG_STATE when rows of a table that is not ours hold the person, and nothing was erased.
     """
     Backup: _aio.UnaryUnaryMultiCallable[_context_service_pb2.BackupRequest, _context_service_pb2.BackupResponse]  # type: ignore[assignment]
     """Copies the store, while it works, to backups/NAME/context.db below the service's data directory. It is everything
@@ -280,7 +280,7 @@ class ContextServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_context_service_pb2.ForgetContactResponse, _abc.Awaitable[_context_service_pb2.ForgetContactResponse]]:
         """Erases everything of a person and leaves a tombstone, so that a late RecordTurn is refused. Idempotent.
 
-        Errors: INVALID_ARGUMENT.
+        Errors: INVALID_ARGUMENT; WRONG_STATE when rows of a table that is not ours hold the person, and nothing was erased.
         """
 
     @_abc_1.abstractmethod
