@@ -121,7 +121,7 @@ lint: $(VENV)/.installed-dev ## fix and format what can be fixed by itself
 	$(BIN)/buf format -w protos
 
 .PHONY: bench
-bench: $(VENV)/.installed ## measure: the path beside the floor, growth, bursts, holds (ARGS=--quick: minutes)
+bench: $(VENV)/.installed-dev ## measure: the path beside the floor, growth, bursts, holds (ARGS=--quick: minutes)
 	$(PY) -m bench $(ARGS)
 
 .PHONY: prove
