@@ -24,6 +24,8 @@ from agent_service.understanding.text import fold
 
 MAX_REPLY = 4_000
 RECENT_LINES = 12
+# A model that has written so many sentences, none of which may be said, will not come to its senses; the lead waits.
+MOST_IN_VAIN = 8
 EMPTY, REPEATED, OTHER_ROLE, TOO_LONG = "empty", "repeated", "somebody else's turn", "too long"
 RULED_OUT = "ruled out by the persona"
 _PEOPLE = (Author.LEAD, Author.HUMAN)
@@ -75,6 +77,7 @@ class OutputFilter:
         self._bubbles = Bubbles(_said_last(turn))
         self._gap = ""
         self._dropped = ""
+        self._in_vain = 0
         self._held: list[_Held] = []
         self._over = False
 
@@ -132,8 +135,12 @@ class OutputFilter:
         return self._contacts.foreign(shown) or taboo(self._contacts.without_known(shown))
 
     def _drop(self, reason: str, gap: str) -> str:
-        """Leave a sentence out, and with it the one that announced it."""
+        """Leave a sentence out, and with it the one that announced it. Raises Unfit when nothing else comes."""
         self._dropped = reason
+        self._in_vain += 1
+        if self._in_vain >= MOST_IN_VAIN and not self._bubbles.spoke:
+            self._over = True
+            raise Unfit(reason)
         for each in (gap, *(held.gap for held in self._held)):
             self._widen(each)
         self._held.clear()

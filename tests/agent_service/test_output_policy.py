@@ -430,3 +430,22 @@ def test_what_the_persona_rules_out_is_left_out_and_the_rest_is_said() -> None:
         "Boa pergunta! Qual é a sua conta?"
     )
     assert unfit("Amanhã te retorno com isso.") == "ruled out by the persona"
+
+
+@pytest.mark.parametrize("size", [1, 7, 10_000])
+def test_a_model_that_writes_nothing_fit_is_not_waited_for(size: int) -> None:
+    """Small weights repeated `<resposta>` line after line, each one left out, until the time of the turn was over: the
+    lead heard the playbook after 27 seconds."""
+    text, read = "<resposta>\n" * 500, 0
+    reply = POLICY.begin(Turn(messages=messages("oi")))
+    with pytest.raises(Unfit, match="placeholder"):
+        while True:
+            assert reply.feed(text[read : read + size]) == ""
+            read += size
+    assert read < 10 * len("<resposta>\n")
+
+
+def test_what_is_left_out_after_good_words_ends_nothing() -> None:
+    reply = POLICY.begin(Turn(messages=messages("oi")))
+    text = "Tudo bem por aqui. \n" + "<resposta>\n" * 50 + "Como posso te ajudar?"
+    assert " ".join((reply.feed(text) + reply.finish()).split()) == "Tudo bem por aqui. Como posso te ajudar?"
