@@ -21,6 +21,8 @@ from service_kit.errors import DeadlineExceeded, ProtocolError
 
 DEFAULT_REMAINING_MS = 30_000
 DEFAULT_SUMMARY_S = 60.0
+# Streams have no deadline of their own, and one that never says anything would hold its place for ever.
+BEGIN_S = 30.0
 _log = logs.get(__name__)
 Call = grpc.aio.ServicerContext[Any, Any]
 
@@ -132,7 +134,11 @@ class _Writing:
 
 
 async def _begin(requests: AsyncIterator[pb.RespondRequest]) -> pb.Begin:
-    request = await anext(requests, None)
+    try:
+        async with asyncio.timeout(BEGIN_S):
+            request = await anext(requests, None)
+    except TimeoutError:
+        raise DeadlineExceeded("Begin did not come in time.") from None
     if request is None or request.WhichOneof("frame") != "begin":
         raise ProtocolError("The first frame must be Begin.", expected="begin")
     wire.check_begin(request.begin)

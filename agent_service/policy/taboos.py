@@ -12,7 +12,7 @@ _TOOLS = re.compile(
 )
 _INNER_NAME = re.compile(r"(?<![\w@.-])[^\W\d_][^\W_]*(?:_[^\W_]+)+(?![\w@-])")
 _PLACEHOLDERS = re.compile(
-    r"\[\s*[^\W\d_][^\[\]\n]{0,60}\]|<\s*[^\W\d_][^<>\n]{0,60}>|%[sd]\b|\bX{3,}\b|R\$\s?[Xx_#]+\b|\b[Xx]{2,}\s?%"
+    r"\[\s*[^\W\d_][^\[\]\n]{0,60}\]|<\s*/?\s*[^\W\d_][^<>\n]{0,60}>|%[sd]\b|\bX{3,}\b|R\$\s?[Xx_#]+\b|\b[Xx]{2,}\s?%"
     r"|_{3,}|\b(?:undefined|NaN|None|null|TBD|N/A)\b"
     r"|(?i:\b(?:insir[ao]|inserir|insert|lorem ipsum|(?:seu|your) (?:nome|name) (?:aqui|here))\b)"
     r"|(?i:\bnome d[oa] (?:cliente|lead)\b)"

@@ -449,3 +449,12 @@ def test_what_is_left_out_after_good_words_ends_nothing() -> None:
     reply = POLICY.begin(Turn(messages=messages("oi")))
     text = "Tudo bem por aqui. \n" + "<resposta>\n" * 50 + "Como posso te ajudar?"
     assert " ".join((reply.feed(text) + reply.finish()).split()) == "Tudo bem por aqui. Como posso te ajudar?"
+
+
+@pytest.mark.parametrize("mark", ["estado", "resumo do que veio antes", "mensagens mais antigas não aparecem aqui"])
+def test_the_marks_of_the_prompt_are_not_said_closed_either(mark: str) -> None:
+    """Small weights ended their reply with `</estado>`, as the prompt does, and the lead read it."""
+    for written in (f"<{mark}>", f"</{mark}>", f"< / {mark} >"):
+        reply = POLICY.begin(Turn(messages=messages("oi")))
+        said = reply.feed(f"Tudo bem?\n{written}\nComo vai?") + reply.finish()
+        assert " ".join(said.split()) == "Tudo bem? Como vai?"

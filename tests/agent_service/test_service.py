@@ -176,6 +176,13 @@ async def test_the_context_is_waited_for_no_longer_than_the_reply_may_take() -> 
     assert error.code is grpc.StatusCode.DEADLINE_EXCEEDED
 
 
+async def test_a_stream_that_says_nothing_is_not_held_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("agent_service.service.BEGIN_S", 0.05)
+    async with serving() as stub:
+        error = await refusal(stub.Respond(timeout=TIMEOUT_S).read)
+    assert (error.code, error.reason) == (grpc.StatusCode.DEADLINE_EXCEEDED, "DEADLINE_EXCEEDED")
+
+
 async def test_nothing_is_said_twice_after_a_crash() -> None:
     ask = begin("oi", "tudo bem?", "quanto custa?")
     async with serving() as stub:
