@@ -61,8 +61,8 @@ class AgentServiceServicer:
         generated before it. Text arrives in order, flushed at a bubble boundary (an empty line) or every 50 ms. The stream
         ends after Done. Cancelling the call stops the model. Not idempotent: never retried by the channel.
 
-        Errors: PROTOCOL; INVALID_ARGUMENT; MODEL_FAILED; DEADLINE_EXCEEDED when Context doesn't come within `remaining`;
-        UNAVAILABLE while warming or draining, or when as many replies as allowed are under way.
+        Errors: PROTOCOL; INVALID_ARGUMENT; MODEL_FAILED; DEADLINE_EXCEEDED when Begin doesn't come within 30 s, or
+        Context within `remaining`; UNAVAILABLE while warming or draining, or when as many replies as allowed are under way.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

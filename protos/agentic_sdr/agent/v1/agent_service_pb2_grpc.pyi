@@ -38,8 +38,8 @@ class AgentServiceStub:
     generated before it. Text arrives in order, flushed at a bubble boundary (an empty line) or every 50 ms. The stream
     ends after Done. Cancelling the call stops the model. Not idempotent: never retried by the channel.
 
-    Errors: PROTOCOL; INVALID_ARGUMENT; MODEL_FAILED; DEADLINE_EXCEEDED when Context doesn't come within `remaining`;
-    UNAVAILABLE while warming or draining, or when as many replies as allowed are under way.
+    Errors: PROTOCOL; INVALID_ARGUMENT; MODEL_FAILED; DEADLINE_EXCEEDED when Begin doesn't come within 30 s, or
+    Context within `remaining`; UNAVAILABLE while warming or draining, or when as many replies as allowed are under way.
     """
     Summarize: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.SummarizeRequest, _agent_service_pb2.SummarizeResponse]
     """Condenses older history into a few sentences: the older part of `history`, as the model's budget asks for it; what is
@@ -61,8 +61,8 @@ class AgentServiceAsyncStub(AgentServiceStub):
     generated before it. Text arrives in order, flushed at a bubble boundary (an empty line) or every 50 ms. The stream
     ends after Done. Cancelling the call stops the model. Not idempotent: never retried by the channel.
 
-    Errors: PROTOCOL; INVALID_ARGUMENT; MODEL_FAILED; DEADLINE_EXCEEDED when Context doesn't come within `remaining`;
-    UNAVAILABLE while warming or draining, or when as many replies as allowed are under way.
+    Errors: PROTOCOL; INVALID_ARGUMENT; MODEL_FAILED; DEADLINE_EXCEEDED when Begin doesn't come within 30 s, or
+    Context within `remaining`; UNAVAILABLE while warming or draining, or when as many replies as allowed are under way.
     """
     Summarize: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.SummarizeRequest, _agent_service_pb2.SummarizeResponse]  # type: ignore[assignment]
     """Condenses older history into a few sentences: the older part of `history`, as the model's budget asks for it; what is
@@ -87,8 +87,8 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         generated before it. Text arrives in order, flushed at a bubble boundary (an empty line) or every 50 ms. The stream
         ends after Done. Cancelling the call stops the model. Not idempotent: never retried by the channel.
 
-        Errors: PROTOCOL; INVALID_ARGUMENT; MODEL_FAILED; DEADLINE_EXCEEDED when Context doesn't come within `remaining`;
-        UNAVAILABLE while warming or draining, or when as many replies as allowed are under way.
+        Errors: PROTOCOL; INVALID_ARGUMENT; MODEL_FAILED; DEADLINE_EXCEEDED when Begin doesn't come within 30 s, or
+        Context within `remaining`; UNAVAILABLE while warming or draining, or when as many replies as allowed are under way.
         """
 
     @_abc_1.abstractmethod
