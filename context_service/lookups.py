@@ -262,16 +262,11 @@ def _loaded(snapshot: Snapshot, query: ContextQuery, *, cache_hit: bool = False)
 
 
 def budgeted(history: list[HistoryMessage], most_bytes: int) -> tuple[HistoryMessage, ...]:
-    """The latest messages that fit with the names of their files, the latest one in any case."""
+    """The latest messages whose texts fit, the latest one in any case."""
     kept: list[HistoryMessage] = []
     for line in reversed(history):
-        most_bytes -= _bytes(line)
+        most_bytes -= len(line.text.encode())
         if kept and most_bytes < 0:
             break
         kept.append(line)
     return tuple(reversed(kept))
-
-
-def _bytes(line: HistoryMessage) -> int:
-    files = (text for one in line.media for text in (one.mime_type, one.file_name, one.url, one.media_id))
-    return sum(len(text.encode()) for text in (line.text, *files))

@@ -124,21 +124,6 @@ async def test_long_texts_never_make_an_answer_too_long(stub: Any) -> None:
     assert found == [*texts, "fim"]
 
 
-async def test_long_names_of_files_never_make_an_answer_too_long(stub: Any) -> None:
-    """Only texts were counted: 20 messages with as many files as a message may hold made an answer that no client
-    takes, and the conversation had no context until they had gone by."""
-    files = [message_pb2.Media(mime_type="image/jpeg", url="u" * 4_000, file_name="f" * 4_000) for _ in range(32)]
-    photos = [message(f"m{n}", "foto", type=message_pb2.MESSAGE_TYPE_IMAGE, media=files) for n in range(10)]
-    for number in range(2):
-        named = [message_pb2.Message(message_id=f"{number}-{one.message_id}") for one in photos]
-        for one, source in zip(named, photos, strict=True):
-            source.message_id = one.message_id
-        await record(stub, f"t{number}", messages=photos, parts=[part(0, "linda")])
-    answer = await stub.LoadContext(load())
-    assert answer.ByteSize() < 1_200_000
-    assert answer.context.history[-1].text == "linda" and answer.context.history_cut
-
-
 async def test_a_lead_of_another_business_is_not_shown_under_this_ones_name(stub: Any) -> None:
     lead_id = (await record(stub, tenant="other")).lead_id
     assert (await stub.GetLead(pb.GetLeadRequest(lead_id=lead_id, tenant="other"))).lead.lead_id == lead_id

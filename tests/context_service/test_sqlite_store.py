@@ -4,17 +4,19 @@ import asyncio
 import random
 import stat
 from pathlib import Path
+from typing import Any
 
 import apsw
 import pytest
 
+from context_service.domain import Summary
 from context_service.store import reads, schema
 from context_service.store.sqlite import SqliteStore
 from context_service.store.writer import DatabaseThread
 from service_kit.clock import ManualClock
 from service_kit.errors import Unavailable
 from service_kit.settings import ConfigurationError
-from tests.context_service.builders import message, query, record
+from tests.context_service.builders import message, query, record, update
 from tests.context_service.keys import HASHER
 
 
@@ -165,3 +167,40 @@ async def test_a_full_disk_is_unavailable_and_loses_nothing(tmp_path: Path) -> N
     assert isinstance(results[1], Unavailable) and isinstance(results[1].__cause__, apsw.FullError)
     assert ("small" in kept) == (results[0] is None)
     assert {"before", "after"} <= set(kept)
+
+
+async def test_no_turn_and_no_merge_reads_a_whole_table(tmp_path: Path) -> None:
+    """A merge looked at every turn that was ever recorded, in the thread that everybody waits for."""
+    asked: list[tuple[str, Any]] = []
+
+    def note(_: apsw.Cursor, statement: str, values: Any) -> bool:
+        asked.append((statement, values))
+        return True
+
+    def listen(connection: apsw.Connection) -> None:
+        connection.exec_trace = note
+
+    store = await opened(tmp_path / "context.db")
+    await store._thread.maintain(listen)
+    await store.record_turn(record("t1", "c1", contact="lid:1"))
+    await store.record_turn(record("t2", "c2", messages=[message("b")], effects=[update(name="Ana")]))
+    merged = record("t3", "c1", contact="lid:1", messages=[message("c")], merged_conversation_ids=["c2"])
+    await store.record_turn(merged)
+    await store.put_summary("c1", Summary(text="s", version=1, through=1, tokens=1))
+    for lookup in (store.find_lead, store.find_conversation, store.recent_messages, store.usage_today):
+        await lookup(query())
+    await store.forget("default", "lid:1", ("c1",), do_not_contact=True)
+    await store.close()
+    connection = schema.open_database(tmp_path / "context.db", schema.migrations())
+    steps = [
+        (row[-1], statement)
+        for statement, values in asked
+        if statement.startswith(("SELECT", "INSERT", "UPDATE", "DELETE"))
+        for row in connection.execute(f"EXPLAIN QUERY PLAN {statement}", values)
+    ]
+    connection.close()
+    assert len(steps) > 100
+    own = ("json_each", "value", "CONSTANT ROW")
+    assert [
+        step for step in steps if step[0].startswith("SCAN") and not step[0].removeprefix("SCAN ").startswith(own)
+    ] == []
