@@ -1,7 +1,6 @@
 """Between the nouns of this service and the JSON of the database's functions and tables."""
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
 
@@ -32,17 +31,10 @@ CONVERSATION_SELECT: Final = (
     "session_id,lead_id,tenant,channel,instance,phone_number,status,current_stage,total_messages,version,summary,"
     "summary_version,summary_through,started_at,updated_at"
 )
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_MILLISECOND: Final = timedelta(milliseconds=1)
 _TYPES: Final = frozenset(
     ("text", "image", "video", "audio", "document", "sticker", "location", "contact_card", "choice", "unsupported")
 )
 _MEDIA_TYPES: Final = {name: type(field.default) for name, field in Media.__dataclass_fields__.items()}
-
-
-def to_ms(stored: str) -> int:
-    """An instant of the database."""
-    return (datetime.fromisoformat(stored) - _EPOCH) // _MILLISECOND
 
 
 def lead(row: Mapping[str, Any]) -> Lead:
@@ -63,9 +55,9 @@ def lead(row: Mapping[str, Any]) -> Lead:
         needs_human=row["needs_human"],
         do_not_contact=row["do_not_contact"],
         referral=row["referral"],
-        last_interaction_ms=None if row["last_interaction"] is None else to_ms(row["last_interaction"]),
-        created_ms=to_ms(row["created_at"]),
-        updated_ms=to_ms(row["updated_at"]),
+        last_interaction_ms=None if row["last_interaction"] is None else rows.to_ms(row["last_interaction"]),
+        created_ms=rows.to_ms(row["created_at"]),
+        updated_ms=rows.to_ms(row["updated_at"]),
     )
 
 
@@ -83,8 +75,8 @@ def conversation(row: Mapping[str, Any]) -> Conversation:
         summary=row["summary"],
         summary_version=row["summary_version"],
         summary_through=row["summary_through"],
-        started_ms=to_ms(row["started_at"]),
-        updated_ms=to_ms(row["updated_at"]),
+        started_ms=rows.to_ms(row["started_at"]),
+        updated_ms=rows.to_ms(row["updated_at"]),
     )
 
 
@@ -98,7 +90,7 @@ def message(row: Mapping[str, Any]) -> HistoryMessage:
         author=_author(row),
         text=row["content"],
         message_type=kind if kind in _TYPES else ("unsupported" if row["media_data"] else "text"),
-        created_ms=to_ms(row["created_at"]),
+        created_ms=rows.to_ms(row["created_at"]),
         turn_id=row["turn_id"],
         provider_message_id=row["provider_message_id"],
         media=media,
