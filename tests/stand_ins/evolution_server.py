@@ -11,12 +11,10 @@ import contextlib
 import json
 import os
 import signal
-import struct
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from socket import SO_LINGER, SOL_SOCKET
 from typing import Any, Self
 from uuid import uuid4
 from weakref import WeakSet
@@ -24,6 +22,7 @@ from weakref import WeakSet
 from aiohttp import ClientError, ClientSession, ClientTimeout, web
 
 from tests.stand_ins.evolution_answers import Fault, Sent, message, refusal_of, refused
+from tests.stand_ins.resetting import reset
 
 
 @dataclass(kw_only=True)
@@ -112,7 +111,7 @@ class EvolutionServer:
         if fault.kind.endswith("hang"):
             await self._hanging.wait()
         if fault.kind.endswith(("hang", "reset")):
-            return _reset(request)
+            return reset(request)
         return refusal_of(fault, sent)
 
     async def _deliver(self, sent: Sent) -> web.Response:
@@ -184,15 +183,6 @@ class EvolutionServer:
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-def _reset(request: web.Request) -> web.Response:
-    transport = request.transport
-    if transport is not None:
-        connection = transport.get_extra_info("socket")
-        connection.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
-        transport.abort()
-    return web.Response()
 
 
 async def _serve(arguments: argparse.Namespace) -> None:

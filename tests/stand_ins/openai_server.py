@@ -7,14 +7,14 @@ import asyncio
 import contextlib
 import json
 import signal
-import struct
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from socket import SO_LINGER, SOL_SOCKET
 from typing import Any, Self
 
 from aiohttp import web
+
+from tests.stand_ins.resetting import reset
 
 MODEL = "scripted"
 
@@ -186,7 +186,7 @@ class OpenAIServer:
     async def _play(self, request: web.Request, asked: Asked, answer: Answer) -> web.StreamResponse:
         await asyncio.sleep(answer.wait_s)
         if answer.fault == "reset":
-            return _reset(request)
+            return reset(request)
         if answer.status != 200:
             return _refusal(answer)
         response = web.StreamResponse(headers={"content-type": "text/event-stream", **answer.headers})
@@ -199,7 +199,7 @@ class OpenAIServer:
         if answer.fault in ("hang_after", "reset_after"):
             if answer.fault == "hang_after":
                 await self._hanging.wait()
-            return _reset(request)
+            return reset(request)
         await self._end(stream, answer)
         asked.finished = True
         return response
@@ -289,15 +289,6 @@ def _usage(told: Told) -> dict[str, Any]:
 
 def _refusal(answer: Answer) -> web.Response:
     return web.json_response({"error": dict(answer.error)}, status=answer.status, headers=dict(answer.headers))
-
-
-def _reset(request: web.Request) -> web.Response:
-    transport = request.transport
-    if transport is not None:
-        connection = transport.get_extra_info("socket")
-        connection.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
-        transport.abort()
-    return web.Response()
 
 
 async def _serve(arguments: argparse.Namespace) -> None:

@@ -2,11 +2,9 @@
 
 import asyncio
 import contextlib
-import struct
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from socket import SO_LINGER, SOL_SOCKET
 from typing import Final, Self
 from weakref import WeakKeyDictionary
 
@@ -21,6 +19,7 @@ from tests.stand_ins.postgrest.keys import Caller, GatewayRefusal, Keys
 from tests.stand_ins.postgrest.pool import Pool
 from tests.stand_ins.postgrest.query import parse_preferences, parse_query
 from tests.stand_ins.postgrest.sql import EMPTY, Snippet
+from tests.stand_ins.resetting import reset
 
 _MEDIA_NOT_COVERED: Final = ("text/csv", "application/vnd.pgrst.plan", "nulls=stripped", "application/geo+json")
 
@@ -178,7 +177,7 @@ class PostgrestServer:
         if kind == "hang":
             await self._stopping.wait()
         if kind in ("hang", "reset"):
-            return _reset(http)
+            return reset(http)
         if kind == "page":
             return web.Response(status=fault.status, text=PAGE, content_type="text/html")
         return _error_response(PostgrestError(status=fault.status, code="STANDIN", message="As asked for."))
@@ -258,12 +257,3 @@ def _error_response(error: PostgrestError) -> web.Response:
         headers["WWW-Authenticate"] = "Bearer"
     reason = error.message if error.code.startswith("PT") else None
     return web.json_response(error.body, status=error.status, reason=reason, headers=headers)
-
-
-def _reset(http: web.Request) -> web.Response:
-    transport = http.transport
-    if transport is not None:
-        connection = transport.get_extra_info("socket")
-        connection.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
-        transport.abort()
-    return web.Response()
