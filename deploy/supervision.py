@@ -43,6 +43,11 @@ class ProcessState:
         """Whether there is a process."""
         return self.state in ("RUNNING", "STARTING")
 
+    @property
+    def is_coming_or_up(self) -> bool:
+        """Whether there is a process, or will be one: whatever ends is started again, unless it was stopped."""
+        return self.state not in ("STOPPED", "FATAL")
+
 
 def programs() -> list[str]:
     """The programs of the configuration, in its order."""
@@ -105,9 +110,14 @@ class Supervisor:
         return waiting
 
     def stop_program(self, name: str) -> None:
-        """Let one program drain and stop; returns when it is gone."""
-        with suppress(xmlrpc.client.Fault):  # It does not run.
-            self._call("stopProcess", name)
+        """Let one program drain and stop; returns when it is gone, and it stays gone."""
+        while (state := self.states().get(name)) and state.is_coming_or_up:
+            try:
+                self._call("stopProcess", name)
+            except (
+                xmlrpc.client.Fault
+            ):  # It died by itself and is not started again yet: what can't be stopped so soon.
+                time.sleep(0.05)
 
     def start_program(self, name: str) -> None:
         """Start one program."""

@@ -3,7 +3,11 @@
 import os
 import subprocess
 import sys
+import xmlrpc.client
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from deploy.supervision import CONFIG_FILE, Supervisor, programs
 
@@ -47,3 +51,33 @@ def test_nothing_runs_in_an_empty_directory(tmp_path: Path) -> None:
     assert not supervisor.is_running()
     assert supervisor.states() == {}
     assert not (tmp_path / "data").exists()
+
+
+def test_a_program_that_has_just_died_is_stopped_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between its end and its next start the process manager refuses to stop it, and would start it again."""
+    states = ["RUNNING", "EXITED", "STARTING"]
+
+    def call(_: Supervisor, method: str, *arguments: Any) -> Any:
+        if method == "getAllProcessInfo":
+            return [
+                {
+                    "name": "ingress",
+                    "statename": states[0],
+                    "pid": 1,
+                    "now": 1,
+                    "start": 0,
+                    "spawnerr": "",
+                    "description": "",
+                }
+            ]
+        assert (method, *arguments) == ("stopProcess", "ingress")
+        if states[0] == "STARTING":
+            states[0] = "STOPPED"
+            return True
+        del states[0]
+        raise xmlrpc.client.Fault(70, "NOT_RUNNING: ingress")
+
+    monkeypatch.setattr(Supervisor, "is_running", lambda _: True)
+    monkeypatch.setattr(Supervisor, "_call", call)
+    Supervisor(tmp_path).stop_program("ingress")
+    assert states == ["STOPPED"]

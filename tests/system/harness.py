@@ -26,6 +26,7 @@ from agentic_sdr.buffer.v1.buffer_service_pb2_grpc import BufferServiceStub
 from agentic_sdr.common.v1 import message_pb2, turn_pb2
 from agentic_sdr.context.v1 import context_service_pb2 as context_pb
 from agentic_sdr.context.v1.context_service_pb2_grpc import ContextServiceStub
+from deploy.supervision import Supervisor
 from tests.stand_ins.evolution_server import EvolutionServer
 
 if TYPE_CHECKING:
@@ -164,6 +165,10 @@ class System:
         pid = await self.pid(name)
         os.kill(pid, how)
         return pid
+
+    async def stop_service(self, name: str) -> None:
+        """Stops a service for good, also one that has just been killed."""
+        await asyncio.to_thread(Supervisor(self.directory).stop_program, name)
 
     async def wait_back(self, name: str, dead: int, seconds: float = 30) -> None:
         """Until the process manager has brought a service back and everything is ready."""

@@ -121,7 +121,7 @@ async def wake(system: System) -> None:
 
 async def die_and_stay_away(system: System) -> None:
     await system.kill("context_service")
-    await system.manage("stopProcess", "context_service")
+    await system.stop_service("context_service")
 
 
 async def come(system: System) -> None:
