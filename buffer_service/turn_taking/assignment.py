@@ -53,12 +53,12 @@ def who(lane: Lane) -> Who:
 
 
 def recorded_turn(lane: Lane, turn: Turn, *, merged: tuple[str, ...]) -> RecordedTurn:
-    """A turn's account for history: only what was said, and effects only if something was. `merged` are the
-    conversations that went into this one."""
+    """A turn's account for history: only what was said, and no effects of a reply of which nothing was. `merged` are
+    the conversations that went into this one."""
     account = copy(turn)
     account.messages = list(in_order(turn.messages))
     account.parts = [copy(p) for p in turn.parts]
-    if not any(p.state in SAID for p in turn.parts):
+    if turn.parts and not any(p.state in SAID for p in turn.parts):
         account.effects = ()
     return RecordedTurn(turn=account, who=who(lane), merged=merged)
 

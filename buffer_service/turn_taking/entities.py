@@ -115,9 +115,14 @@ class Turn:
     recorded: bool = False
 
     @property
+    def silent(self) -> bool:
+        """The agent chose to say nothing: the turn is complete, and perhaps in history already, as it is."""
+        return self.last and not self.parts
+
+    @property
     def open(self) -> bool:
-        """Nothing of the reply is, or may be, with the provider."""
-        return all(p.state is PartState.STORED for p in self.parts)
+        """Nothing of the reply is, or may be, with the provider, and a message may still join."""
+        return not self.silent and all(p.state is PartState.STORED for p in self.parts)
 
     @property
     def in_flight(self) -> Part | None:

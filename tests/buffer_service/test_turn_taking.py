@@ -152,6 +152,36 @@ def test_messages_join_a_turn_that_waits_for_a_worker() -> None:
     assert assign.remaining == 20_000, "joining messages don't move the deadline"
 
 
+@pytest.mark.parametrize("strategy", list(Strategy))
+def test_what_comes_while_a_silence_is_recorded_is_a_turn_of_its_own(strategy: Strategy) -> None:
+    """It joined the turn whose record was under way: never answered, and in nobody's history."""
+    desk = Desk(Policy(strategy=strategy, fixed_delay=10))
+    desk.write(b"sticker")
+    desk.later(20)
+    silent = desk.assigned()
+    assert desk.commit(silent).record
+    desk.write(b"quanto custa?")
+    assert not desk.frames(), "nothing tells the worker to think again"
+    desk.core.finish(desk.now, 1, ask=3, turn_id=silent.turn_id, epoch=silent.epoch, version=1)
+    desk.core.settle(desk.now)
+    desk.later(1_000)
+    assert [m.body for m in desk.assigned().messages] == [b"quanto custa?"]
+
+
+def test_a_silence_that_no_worker_could_finish_stays_one() -> None:
+    """History may have it already: an apology would be one that nobody remembers."""
+    desk = Desk(Policy(max_attempts=1))
+    desk.write()
+    silent = desk.assigned()
+    assert desk.commit(silent).complete
+    desk.core.release(desk.now, turn_id=silent.turn_id, epoch=silent.epoch, failed=True)
+    desk.core.settle(desk.now)
+    desk.frames()
+    desk.later(9_000)
+    again = desk.assigned()
+    assert (again.kind, again.last, again.parts, again.truncated) == (TurnKind.ANSWER, True, (), False)
+
+
 def test_a_pause_ends_when_no_human_wrote_for_long_enough() -> None:
     desk = Desk(Policy(handoff_quiet=60_000))
     desk.core.pause(desk.now, "a", "rpc")

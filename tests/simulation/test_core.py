@@ -77,6 +77,18 @@ def test_a_few_schedules(strategy: str) -> None:
         assert not World(seed, {"strategy": strategy}).run(), f"seed {seed}"
 
 
+@pytest.mark.parametrize("strategy", ["enqueue", "preempt"])
+def test_a_few_schedules_with_an_agent_that_often_says_nothing(strategy: str) -> None:
+    """A message that came while such a turn was recorded joined it: never answered, never in history. And when the
+    worker died before the end, another one answered a turn that history had already."""
+    silences = 0
+    for seed in range(700_000, 700_060):
+        world = World(seed, {"strategy": strategy}, silent=0.3)
+        assert not world.run(), f"seed {seed}"
+        silences += world.stats["silences"]
+    assert silences > 50, "too few: the run proves nothing"
+
+
 @pytest.mark.parametrize("found", REGRESSION_SEEDS, ids=lambda found: f"{found.strategy}-{found.seed}")
 def test_seeds_that_found_something_stay_green(found: Found) -> None:
     world = World(found.seed, {"strategy": found.strategy, "policy": found.policy}, **found.knobs)

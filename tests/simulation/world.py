@@ -25,7 +25,7 @@ class World:
         self.r = random.Random(seed)
         self.cfg = {**FIXED, "strategy": "preempt" if self.r.random() < .75 else "enqueue", **(cfg or {})}
         self.k = dict(msgs=(3, 9), span=25000, fault_end=45000, drain=400000, crash_w=.012, crash_b=.008, stop_w=.012, stop_b=.003,
-                      cut=.02, forget=.004, gen_fail=.06, gen_hang=.03, provider_bad=.22, merge=.15, pause=.45, ctx_down=.35, poison=.03)
+                      cut=.02, forget=.004, gen_fail=.06, gen_hang=.03, provider_bad=.22, merge=.15, pause=.45, ctx_down=.35, poison=.03, silent=0)
         for name in ("crash_w", "crash_b", "stop_w", "stop_b", "cut", "gen_fail", "gen_hang", "provider_bad", "poison", "forget"):
             self.k[name] *= self.r.choice((0, .5, 1, 1, 3))
         self.k["capacity"] = self.r.choice((1, 2, 3))
@@ -306,7 +306,7 @@ class World:
         for t in d.ended:
             parts = [p for p in t.parts]
             if t.kind == "ANSWER" and t.why == "finished":
-                if not parts:
+                if not parts and not self.k["silent"]:
                     bad.append(f"LOST: turn {t.id} finished without an answer")
                 if not any(p.state == C.REFUSED for p in parts) and not t.truncated:
                     self.whole(t)
@@ -408,6 +408,8 @@ class World:
                 if text not in parts:
                     bad.append(f"RECORD: turn {t.id} delivered {text!r} which the history lacks ({parts})")
             gens = {x.text.split("|")[0] for x in t.parts} - {"honest"}
+            if t.kind == "ANSWER" and t.why == "finished" and not t.parts and effects != ("silence",):
+                bad.append(f"EFFECTS: turn {t.id} chose to say nothing, and its effects are {effects}")
             if parts and set(effects) != gens and not (set(effects) > gens and "honest" in t.parts[-1].text):
                 bad.append(f"EFFECTS: turn {t.id} recorded effects of {effects}, parts of {gens}")
         for conv in self.convs:
@@ -621,6 +623,8 @@ class Worker:
                 return self.ask(h)                                   # go on with what is stored
             return self.generate(h)                                  # continue once, after `said`
         h.parts = []
+        if h.last:
+            return self.ask(h)                                       # silence was chosen
         if h.kind == "RECORD":
             return self.record_own(h)
         h.last = False
@@ -670,6 +674,8 @@ class Worker:
             return self.later(1, self.ask_if, h, h.gen)
         if w.fault(w.k["gen_fail"]):
             return self.later(w.r.randint(10, 800), self.gen_failed, h, h.gen)
+        if w.k["silent"] and not said and w.r.random() < w.k["silent"]:
+            return self.later(w.r.randint(1, 900), self.nothing_to_say, h, h.gen)
         hang = w.fault(w.k["gen_hang"])
         total = max(said + 1, w.r.choice((1, 2, 2, 3)))
         name = f"g{self.name}.{self.gen_no}|t{h.turn}|{','.join(str(m.id) for m in h.msgs)}"
@@ -697,6 +703,13 @@ class Worker:
         self.ask(h)
         if last and self.world.cfg["record_after"] == "at_once":
             self.maybe_finish(h)
+
+    def nothing_to_say(self, h, gen):
+        if h.gen == gen and not h.dead:
+            h.last = h.gen_done = True
+            h.effects = ("silence",)
+            self.world.stats["silences"] += 1
+            self.ask(h)
 
     def gen_failed(self, h, gen):
         if h.gen != gen or h.dead:

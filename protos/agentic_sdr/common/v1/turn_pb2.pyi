@@ -400,7 +400,7 @@ class TurnRecord(_message.Message):
 
     @_builtins.property
     def effects(self) -> _containers.RepeatedCompositeFieldContainer[Global___Effect]:
-        """What the reply changes; empty when no part was sent."""
+        """What the reply changes; empty when it has parts and none was sent. A reply may be silence: no parts, with effects."""
 
     @_builtins.property
     def open_time(self) -> _timestamp_pb2.Timestamp:
