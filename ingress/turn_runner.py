@@ -161,8 +161,8 @@ class TurnRunner:
             return self._reconcile(held, assign)
         if self._draining:
             return self._give_back(held, pb.RELEASE_REASON_DRAINING)
-        if any(p.state != turn_pb2.PART_STATE_STORED for p in assign.parts):
-            # Something was said already: go on after it, once.
+        if assign.last or any(p.state != turn_pb2.PART_STATE_STORED for p in assign.parts):
+            # Something was said already, or silence was chosen: go on after it, once.
             held.parts = [p.text for p in assign.parts]
             held.effects, held.truncated, held.last = list(assign.effects), assign.truncated, assign.last
             held.said_effects, held.committed = list(assign.effects), True
@@ -430,6 +430,7 @@ class TurnRunner:
             self._begun.popitem(last=False)
 
     async def _send(self, held: HeldTurn, part: turn_pb2.Part) -> None:
+        mine = held.sending
         provider = self._providers.get(held.assign.scope.channel)
         if provider is None:
             result = SendResult(outcome=pb.SEND_OUTCOME_REFUSED_FINAL, detail="no_such_provider")
@@ -453,9 +454,11 @@ class TurnRunner:
         if self._settings.pacing_ms and part.index + 1 < len(teller.parts) and not self._draining:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._clock.sleep(self._settings.pacing_ms / 1000)
-        # Only now may this side ask again: before, the buffer would be asked in a circle.
-        held.sending = None
-        self._report(teller, part.index, part.attempt, result)
+        # Only now may this side ask again: before, the buffer would be asked in a circle. After a stream that was lost
+        # during the pause it knows already, and the next send may be under way.
+        if held.sending is mine:
+            held.sending = None
+            self._report(teller, part.index, part.attempt, result)
 
     # ---- recording and finishing
 

@@ -87,6 +87,7 @@ class ContextStandIn(context_service_pb2_grpc.ContextServiceServicer):
     def __init__(self) -> None:
         self.down = False
         self.delay_s = 0.0
+        self.record_delay_s = 0.0
         self.records: list[turn_pb2.TurnRecord] = []
         self.loads = 0
 
@@ -106,6 +107,7 @@ class ContextStandIn(context_service_pb2_grpc.ContextServiceServicer):
 
     async def RecordTurn(self, request: context_pb.RecordTurnRequest, context: Any) -> context_pb.RecordTurnResponse:
         await self._check(context)
+        await asyncio.sleep(self.record_delay_s)
         if any(m.text == "impossível" for m in request.record.messages):
             await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "never")
         if all(r.turn_id != request.record.turn_id for r in self.records):
@@ -159,6 +161,7 @@ class Rig:
     runner: TurnRunner
     services: Services
     running: asyncio.Task[None]
+    buffer: BufferApp
     finished: list[Any] = field(default_factory=list)
 
     async def write(self, words: str, message_id: str = "") -> pb.EventResult:
@@ -171,6 +174,11 @@ class Rig:
         )
         response = await self.services.enqueue([pb.Event(scope=SCOPE, contact=CONTACT, message=message)])
         return response.results[0]
+
+    def cut_stream(self) -> None:
+        """The worker's stream ends; nobody stops."""
+        for sid in list(self.buffer._servicer._streams):
+            self.buffer._servicer._end(sid)
 
     async def until(self, condition: Callable[[], bool], seconds: float = 8) -> None:
         async with asyncio.timeout(seconds):
@@ -194,7 +202,8 @@ async def rig(tmp_path: Path, *, context: ContextStandIn | None = None, **enviro
     others = ServerConfig(service="others", address=f"unix:{tmp_path}/others", grace_s=0.2)
     mine = ServerConfig(service="buffer", address=f"unix:{tmp_path}/buffer", grace_s=0.2)
     settings = load(BufferSettings, environ={k: v for k, v in environ.items() if "INGRESS" not in k}, env_file=None)
-    async with Server(BufferApp(settings), mine), Server(_Plain(add), others):
+    buffer = BufferApp(settings)
+    async with Server(buffer, mine), Server(_Plain(add), others):
         services = Services(buffer=mine.address, context=others.address, agent=others.address)
         finished: list[Any] = []
         runner = TurnRunner(
@@ -207,7 +216,7 @@ async def rig(tmp_path: Path, *, context: ContextStandIn | None = None, **enviro
         )
         running = asyncio.create_task(runner.run())
         try:
-            yield Rig(agent, context, provider, runner, services, running, finished)
+            yield Rig(agent, context, provider, runner, services, running, buffer, finished)
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
@@ -291,6 +300,56 @@ async def test_an_empty_reply_is_a_failure_but_silence_is_a_choice(tmp_path: Pat
         await r.write("oi")
         await r.until(lambda: len(r.finished) == 2)
         assert r.provider.sent == [HONEST]
+
+
+def hands_over_in_silence(r: Rig) -> Reply:
+    async def reply(begin: agent_pb.Begin, context: Any) -> AsyncIterator[agent_pb.RespondResponse]:
+        yield agent_pb.RespondResponse(effect=turn_pb2.Effect(lead_update=turn_pb2.LeadUpdate(name="João")))
+        yield agent_pb.RespondResponse(effect=turn_pb2.Effect(handoff=turn_pb2.Handoff(reason="asked")))
+        yield agent_pb.RespondResponse(usage=agent_pb.Usage(prompt_tokens=100, completion_tokens=9))
+        yield done(agent_pb.Done.REASON_SILENT)
+
+    return reply
+
+
+async def test_what_a_silent_hand_over_learned_and_cost_goes_into_history(tmp_path: Path) -> None:
+    """The buffer dropped the effects of every turn of which nothing was said: the name was forgotten, the tokens were
+    on nobody's budget, and the colleague was not told why."""
+    async with rig(tmp_path) as r:
+        r.agent.reply = hands_over_in_silence(r)
+        result = await r.write("sou o João, quero falar com alguém")
+        await r.until(lambda: bool(r.finished))
+        [record] = r.context.records
+        assert [one.WhichOneof("effect") for one in changes(record)] == ["lead_update", "handoff"]
+        assert made(record).prompt_tokens == 100 and record.handoff and not record.parts
+        assert (await r.lane(result.conversation_id)).state == pb.LANE_STATE_PAUSED
+
+
+async def test_a_silence_that_changes_hands_is_not_thought_over_again(tmp_path: Path) -> None:
+    """The record of the first worker may be in history: what the second one would say never got there."""
+    async with rig(tmp_path, SDR_INGRESS_RECORD_TIMEOUT_MS="5000") as r:
+        r.agent.reply = hands_over_in_silence(r)
+        r.context.record_delay_s = 1.0
+        await r.write("oi")
+        await r.until(lambda: r.runner.counters["assigned"] == 1 and len(r.agent.contexts) == 1)
+        await r.runner.drain(turns_s=0.2, sends_s=0.2)
+        r.context.record_delay_s = 0.0
+        r.agent.reply = r.agent.echo
+        second = TurnRunner(
+            services=r.services,
+            providers={"test": r.provider},
+            settings=load(IngressSettings, environ={}, env_file=None),
+            clock=SystemClock(),
+            honest_sentence=lambda: HONEST,
+            on_finished=r.finished.append,
+        )
+        running = asyncio.create_task(second.run())
+        await r.until(lambda: bool(r.finished))
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        await second.close()
+        assert second.counters["assigned"] == 1 and len(r.agent.begins) == 1
+        assert r.provider.sent == [] and len(r.context.records) == 1
 
 
 @pytest.mark.slow
@@ -482,6 +541,42 @@ async def test_pacing_waits_without_asking_in_a_circle(tmp_path: Path) -> None:
         await r.until(lambda: bool(r.finished))
         assert r.provider.sent == ["um", "dois"]
         assert len(sent) < 10
+
+
+async def test_a_stream_lost_during_the_pacing_does_not_hide_the_next_send(tmp_path: Path) -> None:
+    """The pause after a part ended in the middle of the next send and took it for over: the buffer was asked in a
+    circle, and a drain gave the turn back as never begun, so that the part would have been sent twice."""
+    async with rig(tmp_path, SDR_INGRESS_PACING_MS="500") as r:
+
+        async def reply(begin: agent_pb.Begin, context: Any) -> AsyncIterator[agent_pb.RespondResponse]:
+            yield text("um\n\ndois")
+            yield done()
+
+        held = asyncio.Event()
+
+        async def second_slowly() -> None:
+            if r.provider.sent:
+                await held.wait()
+
+        asked: list[pb.RunTurnsRequest] = []
+        send = r.runner.link.send
+        r.runner.link.send = lambda frame: (asked.append(frame), send(frame))[1]  # type: ignore[method-assign]
+        r.agent.reply, r.provider.before = reply, second_slowly
+        result = await r.write("oi")
+        await r.until(lambda: r.provider.sent == ["um"])
+        await asyncio.sleep(0.05)
+        r.cut_stream()
+        await r.until(lambda: not r.runner.link.connected)
+        await asyncio.sleep(0.8)
+        assert len(asked) < 10, "no circle"
+        draining = asyncio.create_task(r.runner.drain(turns_s=0.1, sends_s=3))
+        await asyncio.sleep(0.3)
+        held.set()
+        await draining
+        lane = await r.lane(result.conversation_id)
+        parts = lane.turn.parts or lane.ended_turns[0].parts
+        assert [p.state for p in parts] == [turn_pb2.PART_STATE_SENT] * 2
+        assert r.provider.sent == ["um", "dois"]
 
 
 async def test_an_old_send_is_reported_although_the_worker_drains(tmp_path: Path) -> None:
