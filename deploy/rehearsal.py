@@ -70,7 +70,8 @@ def _rehearse(settings: SystemSettings, name: str, supervisor: Supervisor) -> in
     alone = load(SystemSettings, environ=environ)
     restore.put_in_place(alone, source, manifest, where)
     supervisor.start(environ)
-    failures = wait.until_ready(alone, supervisor, programs=programs(), timeout_s=60, since={})
+    timeout_s = settings_of.starting_s()
+    failures = wait.until_ready(alone, supervisor, programs=programs(), timeout_s=timeout_s, since={})
     if failures:
         print(wait.describe(failures), file=sys.stderr)
         return 1

@@ -15,6 +15,10 @@ from ingress.settings import AdminSettings, IngressSettings
 from service_kit.addresses import AgentAddress, BufferAddress, ContextAddress
 from service_kit.settings import ConfigurationError, load
 
+_STARTING_S = 60.0
+# Billions of weights from a disk, then the persona's prompt through them, on whatever cores there are.
+_LOADING_S = 900.0
+
 
 class SystemSettings(AdminSettings, BufferAddress, ContextAddress, AgentAddress, EdgeSettings):
     """Where everything is."""
@@ -48,6 +52,11 @@ def _check_every_process() -> None:
 def loads_weights() -> bool:
     """Whether the agent has to load weights before it is ready."""
     return any(name.startswith(GGUF) for name in choose(load(AgentSettings)).languages)
+
+
+def starting_s() -> float:
+    """How long to wait at most until everything is ready after its start."""
+    return _LOADING_S if loads_weights() else _STARTING_S
 
 
 def leniently() -> SystemSettings:

@@ -17,9 +17,6 @@ from deploy import version, wait, welcome
 from deploy.supervision import CONFIG_FILE, SupervisionError, Supervisor, programs
 from service_kit.settings import FOREIGN_PREFIXES, OWN_PREFIX
 
-_STARTING_S = 60.0
-# Billions of weights from a disk, then the persona's prompt through them, on whatever cores there are.
-_LOADING_S = 900.0
 _FINGERPRINT = "started_with.json"
 
 
@@ -28,7 +25,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help="how long to wait")
     settings = settings_of.strictly()
-    timeout_s = parser.parse_args().timeout or (_LOADING_S if settings_of.loads_weights() else _STARTING_S)
+    timeout_s = parser.parse_args().timeout or settings_of.starting_s()
     supervisor = Supervisor(settings.data_dir)
     began = time.monotonic()
     try:

@@ -27,10 +27,11 @@ from buffer_service.store import copies
 from buffer_service.store import schema as buffer_schema
 from buffer_service.store.sqlite import SqliteStore
 from context_service.store import schema
-from deploy import backup, manifest, restore, upgrade
+from deploy import backup, manifest, rehearsal, restore, upgrade, wait
 from deploy.manifest import BackupError
 from deploy.settings import SystemSettings
 from deploy.standby import RETRY_AFTER_S, Standby
+from deploy.supervision import Supervisor
 from service_kit.settings import load
 from tests.buffer_service.test_service import Worker, enqueue, message
 from tests.buffer_service.test_service import buffer as buffer_service
@@ -307,6 +308,25 @@ def lift(path: Path) -> None:
     db = apsw.Connection(str(path))
     db.execute(f"CREATE TABLE novelty (x); PRAGMA user_version = {buffer_schema.VERSION + 1}").fetchall()
     db.close()
+
+
+@pytest.mark.parametrize(("model", "patience_s"), [("playbook", 60), ("gguf:/models/a.gguf", 900)])
+def test_a_rehearsal_gives_a_model_the_time_that_make_up_gives_it(
+    settings: SystemSettings, made: Path, monkeypatch: pytest.MonkeyPatch, model: str, patience_s: float
+) -> None:
+    """It gave up after a minute: with large weights on a small machine there was no way to upgrade."""
+    waited: list[float] = []
+
+    def not_ready(*anything: object, timeout_s: float, **more: object) -> list[wait.Failure]:
+        waited.append(timeout_s)
+        return [wait.Failure(program="agent_service", reason="still loading", log=made, last_lines=[])]
+
+    monkeypatch.setenv("SDR_AGENT_MODEL", model)
+    monkeypatch.setattr(Supervisor, "start", lambda self, environ: None)
+    monkeypatch.setattr(wait, "until_ready", not_ready)
+    second = Supervisor(settings.data_dir / rehearsal.FOLDER)
+    assert rehearsal._rehearse(settings, made.name, second) == 1
+    assert waited == [patience_s]
 
 
 async def test_data_that_the_old_version_can_read_stay(settings: SystemSettings, made: Path) -> None:
