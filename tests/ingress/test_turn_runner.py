@@ -21,6 +21,7 @@ from agentic_sdr.context.v1 import context_service_pb2 as context_pb
 from agentic_sdr.context.v1 import context_service_pb2_grpc
 from buffer_service.app import BufferApp
 from buffer_service.settings import BufferSettings
+from ingress import turn_runner
 from ingress.providers import Destination, SendResult
 from ingress.providers.console import ConsoleProvider
 from ingress.services import Services
@@ -524,6 +525,30 @@ async def test_what_a_failed_generation_wanted_to_change_leaves_no_trace(tmp_pat
         assert not r.agent.begins[1].said_effects
         assert not changes(r.context.records[0])
         assert (await r.lane(result.conversation_id)).state == pb.LANE_STATE_IDLE
+
+
+@pytest.mark.parametrize("said", [[], ["um"]])
+async def test_a_model_that_hangs_until_the_deadline_is_paid_for_and_leaves_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
+) -> None:
+    """What it told that it cost was on nobody's budget, and what it wanted to change after its last words was done."""
+    monkeypatch.setattr(turn_runner, "HONEST_MARGIN_S", 10.3)
+    async with rig(tmp_path, SDR_TURN_DEADLINE_MS="11000") as r:
+
+        async def reply(begin: agent_pb.Begin, context: Any) -> AsyncIterator[agent_pb.RespondResponse]:
+            for words in said:
+                yield text(f"{words}\n\n")
+            yield agent_pb.RespondResponse(usage=agent_pb.Usage(prompt_tokens=100, completion_tokens=9, cost_micros=3))
+            yield agent_pb.RespondResponse(effect=turn_pb2.Effect(handoff=turn_pb2.Handoff(reason="x")))
+            await asyncio.sleep(60)
+
+        r.agent.reply = reply
+        await r.write("oi")
+        await r.until(lambda: bool(r.finished))
+        [record] = r.context.records
+        assert r.provider.sent == (said or [HONEST]) and record.truncated == bool(said)
+        assert (made(record).discarded_tokens, made(record).cost_micros) == (109, 3)
+        assert not changes(record) and made(record).fallback == (not said)
 
 
 async def test_pacing_waits_without_asking_in_a_circle(tmp_path: Path) -> None:
