@@ -319,7 +319,7 @@ async def test_discarded_speculation_wrote_state(tmp_path: Path) -> None:
     clock = ManualClock(int(time.time() * 1000))
     async with shop(tmp_path / "a", clock, SDR_BUFFER_STRATEGY="preempt") as s:
         worker = await s.worker()
-        await enqueue(s.stub, message("m1", "1"))
+        [taken] = await enqueue(s.stub, message("m1", "1"))
         turn = await worker.assigned()
         parked = asyncio.create_task(_commit_with(worker, turn, 1, "rascunho", "errado-parado"))
         await asyncio.sleep(0.05)
@@ -329,9 +329,11 @@ async def test_discarded_speculation_wrote_state(tmp_path: Path) -> None:
         await s.passes(STEP_MS, worker)
         late = await _commit_with(worker, turn, 1, "rascunho", "errado-velho")
         assert late.refusal.reason == error_reason_pb2.SUPERSEDED
+        assert not (await lane(s.stub, taken.conversation_id)).turn.effects
         refused = await _commit_with(worker, turn, 2, "rascunho", "errado-recusado")
         open_again = await worker.result(turn, refused.go, pb.SEND_OUTCOME_REFUSED_RETRY)
         assert open_again.stored_parts == 0
+        assert not (await lane(s.stub, taken.conversation_id)).turn.effects
         await enqueue(s.stub, message("m3", "3"))
         committed = await s.until(_commit_with(worker, turn, 3, "certo"), worker)
         done = await worker.result(turn, committed.go)
@@ -419,6 +421,23 @@ async def test_a_human_takes_over_between_two_parts(tmp_path: Path, strategy: st
         assert "assign" not in kinds | {f.WhichOneof("frame") for f in worker.passed}, "nobody goes on with it"
         states = [p.state for p in record.turns[0].parts]
         assert turn_pb2.PART_STATE_STORED not in states and turn_pb2.PART_STATE_ATTEMPTING not in states
+
+
+@both
+async def test_a_human_takes_over_while_the_next_part_is_written(tmp_path: Path, strategy: str) -> None:
+    """The same, with nothing on its way: the turn ends at once, not when its worker next asks."""
+    async with shop(tmp_path / "a", SDR_BUFFER_STRATEGY=strategy) as s:
+        worker = await s.worker()
+        await enqueue(s.stub, message("m1", "1"))
+        turn = await worker.assigned()
+        first = await s.until(worker.commit(turn, "um", last=False), worker)
+        assert not (await worker.result(turn, first.go)).HasField("go")
+        await enqueue(s.stub, message("h1", "deixa comigo", human=True))
+        assert (await worker.read("revoke")).revoke.reason == error_reason_pb2.PAUSED
+        late = await worker.commit(turn, "um", "dois")
+        assert late.HasField("refusal") and not late.HasField("go")
+        record = (await s.until(worker.read("record"), worker)).record
+        assert [[p.text for p in r.parts] for r in record.turns] == [["um"], []]
 
 
 @both

@@ -182,6 +182,29 @@ def test_a_silence_that_no_worker_could_finish_stays_one() -> None:
     assert (again.kind, again.last, again.parts, again.truncated) == (TurnKind.ANSWER, True, (), False)
 
 
+def test_a_reply_that_was_refused_and_then_paused_changes_nothing() -> None:
+    """It looks like a chosen silence, whose effects are kept: no parts, and no more to come."""
+    desk = Desk()
+    desk.write()
+    turn = desk.assigned()
+    request = Commit(
+        ask=1, turn_id=turn.turn_id, epoch=turn.epoch, revision=1, parts=("a",), last=True, effects=(b"x",)
+    )
+    desk.core.commit(desk.now, 1, request)
+    desk.core.settle(desk.now)
+    [committed] = [f for f in desk.frames() if isinstance(f, fr.Committed)]
+    desk.core.pause(desk.now, "a", "human")
+    assert committed.go
+    attempt = committed.go.part.attempt
+    refused = SendOutcome.REFUSED_RETRY
+    desk.core.result(
+        desk.now, 1, ask=2, turn_id=turn.turn_id, epoch=turn.epoch, part=0, attempt=attempt, outcome=refused
+    )
+    desk.core.settle(desk.now)
+    [record] = [f for f in desk.frames() if isinstance(f, fr.Record)]
+    assert [(t.turn.parts, t.turn.effects) for t in record.turns] == [([], ())]
+
+
 def test_a_pause_ends_when_no_human_wrote_for_long_enough() -> None:
     desk = Desk(Policy(handoff_quiet=60_000))
     desk.core.pause(desk.now, "a", "rpc")
