@@ -25,22 +25,19 @@ class LaneTables(Connection):
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
-        self.live_messages = 0
-        self.live_bytes = 0
         self._lanes: dict[str, tuple[Lane, rows.Row | None, list[Echo]]] = {}
         self._turns: dict[str, tuple[Turn, rows.Row | None, list[rows.Row]]] = {}
         self._messages: dict[int, tuple[InboxMessage, rows.Row]] = {}
         self._number = int(self.one("SELECT max(ifnull(max(number), 0), ifnull(max(ended_no), 0)) FROM turn")[0])
-        self._count_live()
-        # Counted once: a scan for every look at the counts would stop the turns meanwhile.
-        self.conversations = Counter(dict(self.query("SELECT tenant, count(*) FROM conversation GROUP BY tenant")))
-        self._counted: list[tuple[str, int]] = []
-
-    def _count_live(self) -> None:
+        self.live_messages: int
+        self.live_bytes: int
         self.live_messages, self.live_bytes = self.one(
             "SELECT count(*), ifnull(sum(length(body)), 0) FROM message m WHERE turn_id = '' OR EXISTS "
             "(SELECT 1 FROM turn t WHERE t.turn_id = m.turn_id AND t.recorded = 0)"
         )
+        # Counted once: a scan for every look at the counts would stop the turns meanwhile.
+        self.conversations = Counter(dict(self.query("SELECT tenant, count(*) FROM conversation GROUP BY tenant")))
+        self._counted: list[tuple[str, int]] = []
 
     @contextmanager
     def step(self) -> Iterator[None]:
