@@ -120,6 +120,11 @@ class ChatEngine(Protocol):
         """Whether each call is paid for."""
         ...
 
+    @property
+    def hangs(self) -> bool:
+        """Whether its server owes an answer for longer than a turn waits for the first token. Loading is no hanging."""
+        ...
+
     async def open(self) -> None:
         """Connect or load. Raises ConfigurationError for what waiting won't mend."""
         ...

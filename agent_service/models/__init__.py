@@ -60,6 +60,11 @@ class Model(Protocol):
         """Whether it can serve now, itself or through a fallback."""
         ...
 
+    @property
+    def hangs(self) -> bool:
+        """Whether its server says nothing while it is opened or warmed. Loading in this process is no hanging."""
+        ...
+
     async def open(self) -> None:
         """Connect or load."""
         ...

@@ -5,7 +5,7 @@ holds the table to it.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -33,6 +33,10 @@ from service_kit.settings import ConfigurationError
 _PLAYBOOK_S = 1.0
 _PROBE_FIRST_S = 1.0
 _PROBE_MAX_S = 30.0
+# How often a warm-up that goes on is looked at.
+_LOOK_S = 0.1
+# Of a model whose server says nothing while it is warmed.
+WARMING = "warming"
 _log = logs.get(__name__)
 
 
@@ -65,20 +69,34 @@ class Chain:
     def available(self) -> bool:
         return any(not link.resting for link in self._links)
 
+    @property
+    def hangs(self) -> bool:
+        return all(link.model.hangs for link in self._links)
+
     async def open(self) -> None:
-        """Open all. Errors: ConfigurationError."""
-        for link in self._links:
-            await link.model.open()
+        """Open all at once. Errors: ConfigurationError."""
+        opening = [asyncio.create_task(link.model.open(), name=f"open-{link.model.name}") for link in self._links]
+        try:
+            await asyncio.gather(*opening)
+        finally:
+            await _cancelled(opening)
 
     async def warm(self) -> None:
-        """Warm all at once. One that can't be reached rests and is probed; the others serve meanwhile."""
-        warming = [asyncio.create_task(self._warm(link), name=f"warm-{link.model.name}") for link in self._links]
+        """Warm all at once. One that can't be reached, or hangs while another can serve, rests until it is warm.
+
+        Errors: ConfigurationError.
+        """
+        warming = {link: asyncio.create_task(self._warm(link), name=f"warm-{link.model.name}") for link in self._links}
         try:
-            await asyncio.gather(*warming)
-        finally:
-            for task in warming:
-                task.cancel()
-            await asyncio.gather(*warming, return_exceptions=True)
+            while waited := self._waited_for(warming):
+                await asyncio.wait(waited, timeout=_LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+        except BaseException:
+            await _cancelled(warming.values())
+            raise
+        for link, task in warming.items():
+            if not task.done():
+                link.rest(WARMING)
+                self._probe_if_resting(link, warming=task)
 
     async def use(self, persona: Persona) -> None:
         """Speak from this version from the next turn on. Errors: ConfigurationError."""
@@ -152,9 +170,7 @@ class Chain:
         return tuple(link.state() for link in self._links)
 
     async def close(self) -> None:
-        for task in self._probes:
-            task.cancel()
-        await asyncio.gather(*self._probes, return_exceptions=True)
+        await _cancelled(tuple(self._probes))
         for link in reversed(self._links):
             await link.model.close()
 
@@ -162,25 +178,39 @@ class Chain:
         """Those that are worth asking; all of them when none is, for then the turn is a probe like another."""
         return [link for link in self._links if not link.resting] or self._links
 
+    def _waited_for(self, warming: Mapping[Link, asyncio.Task[None]]) -> list[asyncio.Task[None]]:
+        """Whose warm-up goes on and is worth waiting for. Errors: ConfigurationError, of one that is done."""
+        for task in warming.values():
+            if task.done():
+                task.result()
+        served = any(task.done() and not link.resting for link, task in warming.items())
+        return [task for link, task in warming.items() if not task.done() and not (served and link.model.hangs)]
+
     async def _warm(self, link: Link) -> None:
         try:
             await link.model.warm()
         except ModelTrouble as trouble:
             link.rest(trouble.trouble.value)
             self._probe_if_resting(link)
+        else:
+            link.worked()
 
-    def _probe_if_resting(self, link: Link) -> None:
+    def _probe_if_resting(self, link: Link, *, warming: asyncio.Task[None] | None = None) -> None:
         if not link.resting or link in self._probed:
             return
         self._probed.add(link)
-        task = asyncio.create_task(self._probe(link), name=f"probe-{link.model.name}")
-        self._probes.add(task)
-        task.add_done_callback(self._probes.discard)
+        probe = asyncio.create_task(self._probe(link, warming), name=f"probe-{link.model.name}")
+        for task in (probe, warming):
+            if task is not None:
+                self._probes.add(task)
+                task.add_done_callback(self._probes.discard)
 
-    async def _probe(self, link: Link) -> None:
-        """Ask for one token again and again, ever more rarely, until it comes."""
+    async def _probe(self, link: Link, warming: asyncio.Task[None] | None) -> None:
+        """Ask for one token again and again, ever more rarely, until it comes; after the warm-up that still goes on."""
         pause_s = _PROBE_FIRST_S
         try:
+            if warming is not None:
+                await _warmed_late(link, warming)
             while link.resting:
                 await self._clock.sleep(pause_s)
                 pause_s = min(pause_s * 2, _PROBE_MAX_S)
@@ -212,6 +242,21 @@ class _Spent:
             prompt=self._prompt, cached=self._cached, completion=self._completion, cost_micros=self._cost_micros
         )
         return [total] if total != UsageReported(prompt=0, cached=0, completion=0) else []
+
+
+async def _warmed_late(link: Link, warming: asyncio.Task[None]) -> None:
+    """The rest of a warm-up that nobody waits for: the agent serves, and what is wrong now stops it no more."""
+    try:
+        await warming
+    except Exception as error:
+        _log.error("model_not_warmed", model=link.model.name, error=str(error))
+        link.rest(Trouble.REFUSED.value)
+
+
+async def _cancelled(tasks: Collection[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _by(ends_at: float, *, after: Sequence[Link]) -> float:

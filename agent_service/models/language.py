@@ -91,6 +91,10 @@ class LanguageModel:
     def costs_money(self) -> bool:
         return self._engine.costs_money
 
+    @property
+    def hangs(self) -> bool:
+        return self._engine.hangs
+
     async def open(self) -> None:
         started = self._clock.monotonic()
         await self._engine.open()

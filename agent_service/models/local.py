@@ -44,6 +44,8 @@ class LocalEngine:
     """One file of weights, loaded once. Costs nothing."""
 
     costs_money = False
+    # Loading and reading the prefix are work of this process, however long they take.
+    hangs = False
 
     def __init__(self, *, path: Path, settings: LocalSettings, clock: Clock | None = None) -> None:
         self._path = path.expanduser()

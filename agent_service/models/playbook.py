@@ -23,6 +23,7 @@ class Playbook:
     name = "playbook"
     costs_money = False
     available = True
+    hangs = False
 
     def __init__(self, *, persona: Persona, clock: Clock, delay_ms: int = 0) -> None:
         self._persona = persona

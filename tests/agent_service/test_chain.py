@@ -45,6 +45,8 @@ class Scripted:
     refuses_persona: bool = False
     costs_money: bool = False
     available: bool = True
+    hangs: bool = False
+    gate: asyncio.Event | None = None
     asked: int = 0
     warmed: int = 0
     closed: int = 0
@@ -57,6 +59,8 @@ class Scripted:
 
     async def warm(self) -> None:
         self.warmed += 1
+        if self.gate is not None:
+            await self.gate.wait()
         if self.warmings and (error := self.warmings.pop(0)):
             raise error
 
@@ -314,6 +318,69 @@ async def test_a_model_that_can_not_be_reached_at_the_start_rests(clock: ManualC
     assert ended(await played(made)).model == "first"
     await made.close()
     assert first.closed == second.closed == 1
+
+
+async def test_a_model_that_hangs_at_the_start_is_not_waited_for_when_another_can_serve() -> None:
+    """A server that took the connection and said nothing kept the whole agent from serving for 25 s."""
+    first, second = Scripted(hangs=True, gate=asyncio.Event()), Scripted(name="second")
+    made = chain(first, second)
+    async with asyncio.timeout(SECONDS):
+        await made.warm()
+    assert made.available
+    assert [(state.available, state.trouble) for state in made.states()] == [(False, "warming"), (True, "")]
+    assert ended(await played(made)) == Ended(why=End.STOP, model="second", fallback_reason="warming")
+    assert first.gate is not None
+    first.gate.set()
+    await settled()
+    assert ended(await played(made)) == Ended(why=End.STOP, model="first") and first.warmed == 1
+    await made.close()
+
+
+@pytest.mark.parametrize("error", [ModelTrouble(Trouble.NO_FIRST_TOKEN), ConfigurationError("wrong key")])
+async def test_a_warm_up_that_fails_late_stops_nothing_and_is_repeated(clock: ManualClock, error: Exception) -> None:
+    first = Scripted(hangs=True, gate=asyncio.Event(), warmings=[error])
+    made = chain(first, Scripted(name="second"), clock=clock)
+    await made.warm()
+    assert first.gate is not None
+    first.gate.set()
+    await until(clock, lambda: clock.sleepers == 1)
+    assert made.available and made.states()[0].trouble in ("no_first_token", "refused")
+    clock.advance(1_000)
+    await settled()
+    assert first.warmed == 2 and ended(await played(made)).model == "first"
+    await made.close()
+
+
+@pytest.mark.parametrize("others", [(), (ModelTrouble(Trouble.UNREACHABLE),)], ids=["alone", "the other is dead"])
+async def test_a_model_that_hangs_is_waited_for_when_nobody_else_can_serve(others: tuple[Exception, ...]) -> None:
+    first = Scripted(hangs=True, gate=asyncio.Event())
+    made = chain(first, *(Scripted(name="second", warmings=[error] * 9) for error in others))
+    warming = asyncio.create_task(made.warm())
+    await asyncio.sleep(0.3)
+    assert not warming.done() and first.gate is not None
+    first.gate.set()
+    await warming
+    assert made.available
+    await made.close()
+
+
+async def test_a_model_that_takes_long_and_does_not_hang_is_warm_before_anybody_is_served() -> None:
+    """Weights that are loaded and read in this process take their seconds, and are worth them."""
+    first = Scripted(gate=asyncio.Event())
+    made = chain(first, Scripted(name="second"))
+    warming = asyncio.create_task(made.warm())
+    await asyncio.sleep(0.3)
+    assert not warming.done() and first.gate is not None
+    first.gate.set()
+    await warming
+    assert ended(await played(made)).model == "first"
+
+
+async def test_a_chain_that_is_closed_lets_go_of_a_warm_up_that_hangs() -> None:
+    made = chain(Scripted(hangs=True, gate=asyncio.Event()), Scripted(name="second"))
+    await made.warm()
+    await made.close()
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith(("warm-", "probe-"))]
 
 
 async def test_a_wrong_configuration_of_any_model_does_not_start() -> None:

@@ -329,6 +329,7 @@ class StubModel:
     name = "stub"
     costs_money = False
     available = True
+    hangs = False
 
     def __init__(self, *, warm: asyncio.Event | None = None, after: int = 0, refuses: Exception | None = None) -> None:
         self._warm = warm
