@@ -5,6 +5,7 @@ holds the table to it.
 """
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -21,7 +22,7 @@ from agent_service.conversation import (
     Turn,
     UsageReported,
 )
-from agent_service.models import Model, ModelState, Summary
+from agent_service.models import Model, ModelState, Summary, SummaryFailed
 from agent_service.models.budgets import Budgets, limit_reply
 from agent_service.models.link import Link
 from agent_service.persona import Persona
@@ -112,7 +113,7 @@ class Chain:
             raise
         self._persona = persona
 
-    async def stream(self, turn: Turn, *, ends_at: float) -> AsyncGenerator[ModelEvent, None]:
+    async def stream(self, turn: Turn, *, ends_at: float, by: float = math.inf) -> AsyncGenerator[ModelEvent, None]:
         if self._budgets.exceeded(turn):
             _log.warning("budget_used_up", conversation_id=turn.conversation_id, tenant=turn.tenant)
             for event in limit_reply(self._persona, turn):
@@ -123,9 +124,9 @@ class Chain:
         why = "" if asked[0] is self._links[0] else self._links[0].trouble
         for number, link in enumerate(asked):
             spoke, ended = False, Ended(why=End.STOP)
-            by = _by(ends_at, after=asked[number + 1 :])
+            first_by = min(by, _by(ends_at, after=asked[number + 1 :]))
             try:
-                async with aclosing(link.stream(turn, by=by, ends_at=ends_at)) as events:
+                async with aclosing(link.stream(turn, by=first_by, ends_at=ends_at)) as events:
                     async for event in events:
                         if isinstance(event, UsageReported):
                             spent.add(event)
@@ -153,18 +154,22 @@ class Chain:
 
     async def summarize(self, *, summary: str, history: tuple[Line, ...], lead: Lead, ends_at: float) -> Summary | None:
         """By the first model that writes summaries and can be asked. Errors: ModelTrouble of the last that was."""
-        trouble: ModelTrouble | None = None
+        spent, trouble = _Spent(), None
         for link in self._links:
             try:
                 made = await link.summarize(summary=summary, history=history, lead=lead, ends_at=ends_at)
             except ModelTrouble as failed:
                 trouble = failed
+                if isinstance(failed, SummaryFailed):
+                    spent.add(failed.spent)
                 continue
             if made is not None:
-                return made
-        if trouble is not None:
-            raise trouble
-        return None
+                return spent.added_to(made)
+        if trouble is None:
+            return None
+        for usage in spent.reported():
+            raise SummaryFailed(trouble, usage) from None
+        raise trouble
 
     def states(self) -> tuple[ModelState, ...]:
         return tuple(link.state() for link in self._links)
@@ -235,6 +240,16 @@ class _Spent:
         self._cached += usage.cached
         self._completion += usage.completion
         self._cost_micros += usage.cost_micros
+
+    def added_to(self, summary: Summary) -> Summary:
+        """The summary, with the price of those that failed before it."""
+        return replace(
+            summary,
+            prompt_tokens=summary.prompt_tokens + self._prompt,
+            cached_tokens=summary.cached_tokens + self._cached,
+            completion_tokens=summary.completion_tokens + self._completion,
+            cost_micros=summary.cost_micros + self._cost_micros,
+        )
 
     def reported(self) -> list[UsageReported]:
         """One report for the turn, none when no tokens were used."""

@@ -197,7 +197,7 @@ async def _one_of(slots: asyncio.Semaphore, *, ends_at: float) -> AsyncGenerator
         async with asyncio.timeout_at(ends_at):
             await slots.acquire()
     except TimeoutError:
-        raise ModelTrouble(Trouble.OUT_OF_TIME, "no slot became free") from None
+        raise ModelTrouble(Trouble.OUT_OF_TIME, "no slot became free", at_work=False) from None
     try:
         yield
     finally:

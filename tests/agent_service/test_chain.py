@@ -1,6 +1,7 @@
 """The failure policy over models under the test's thumb, on a clock that is moved by hand where time decides."""
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from agent_service.conversation import (
     Turn,
     UsageReported,
 )
-from agent_service.models import ModelState, Summary
+from agent_service.models import ModelState, Summary, SummaryFailed
 from agent_service.models.chain import Chain
 from agent_service.persona import Persona
 from service_kit.clock import Clock, ManualClock, SystemClock
@@ -69,7 +70,7 @@ class Scripted:
             raise ConfigurationError("too little room")
         self.personas.append(persona)
 
-    async def stream(self, turn: Turn, *, ends_at: float) -> AsyncGenerator[ModelEvent, None]:
+    async def stream(self, turn: Turn, *, ends_at: float, by: float = math.inf) -> AsyncGenerator[ModelEvent, None]:
         steps = self.script[min(self.asked, len(self.script) - 1)]
         self.asked += 1
         self.under_way += 1
@@ -405,6 +406,18 @@ async def test_summaries_come_from_the_first_model_that_writes_them() -> None:
     assert await chain(Scripted(), Scripted()).summarize(**ask) is None  # type: ignore[arg-type]
     with pytest.raises(ModelTrouble):
         await chain(broken, Scripted()).summarize(**ask)  # type: ignore[arg-type]
+
+
+async def test_summaries_that_failed_are_paid_for_with_the_one_that_did_not() -> None:
+    ask = {"summary": "", "history": (), "lead": Lead(), "ends_at": 1e9}
+    failed = Scripted(summary=SummaryFailed(ModelTrouble(Trouble.UNFIT), SPENT))
+    good = Scripted(summary=Summary(text="Quer reduzir.", through_sequence=9, prompt_tokens=100, cost_micros=3))
+    made = await chain(failed, good).summarize(**ask)  # type: ignore[arg-type]
+    assert made is not None
+    assert (made.prompt_tokens, made.cached_tokens, made.completion_tokens, made.cost_micros) == (110, 4, 2, 10)
+    with pytest.raises(SummaryFailed) as caught:
+        await chain(failed, failed, Scripted()).summarize(**ask)  # type: ignore[arg-type]
+    assert caught.value.spent == UsageReported(prompt=20, cached=8, completion=4, cost_micros=14)
 
 
 async def until(clock: ManualClock, met: Callable[[], bool]) -> None:

@@ -34,7 +34,7 @@ async def test_a_server_that_hangs_keeps_nobody_from_being_answered(lists_models
             agent = await stub.GetAgent(pb.GetAgentRequest(), timeout=TIMEOUT_S)
             heard = await ask(stub)
             assert not server.turns and heard.done
-    assert PATIENCE_MS <= agent.warm_up.ToMilliseconds()
+    assert agent.warm_up.ToMilliseconds() >= PATIENCE_MS
     assert (agent.models[0].available, agent.models[0].trouble) == (False, "warming")
     assert (heard.done.model, heard.done.fallback_reason) == ("playbook", "warming")
 
