@@ -23,7 +23,8 @@ from agent_service.conversation import (
 from agent_service.errors import ModelFailed
 from agent_service.flush import coalesce
 from agent_service.loop_guard import suspect
-from agent_service.models import Model, ModelState, Summary, WarmStep
+from agent_service.models import Model, ModelState, Summary, SummaryFailed, WarmStep
+from agent_service.models.deadline import telling_s
 from agent_service.persona import LoadedPersona, Persona
 from agent_service.playbook.draft import Reply
 from agent_service.playbook.going_on import rest_of
@@ -36,8 +37,6 @@ from service_kit.errors import Unavailable
 
 _log = logs.get(__name__)
 _RECENT = 100
-_TELLING_S = 0.25
-_TELLING_SHARE = 0.05
 T = TypeVar("T")
 
 
@@ -171,8 +170,7 @@ class Agent:
                 yield event
             return
         # The model ends before the caller's patience does, so that what it cost is still told.
-        left_s = ends_at - asyncio.get_running_loop().time()
-        events = model.stream(turn, ends_at=ends_at - min(_TELLING_S, left_s * _TELLING_SHARE))
+        events = model.stream(turn, ends_at=ends_at - telling_s(ends_at))
         spoke = False
         try:
             async for event in events:
@@ -191,10 +189,13 @@ class Agent:
         """Condense older history; None when the model writes no summaries. Errors: Unavailable, ModelFailed."""
         _, model = self._serving()
         try:
-            return await model.summarize(summary=summary, history=history, lead=lead, ends_at=ends_at)
+            return await model.summarize(
+                summary=summary, history=history, lead=lead, ends_at=ends_at - telling_s(ends_at)
+            )
         except ModelTrouble as trouble:
             _log.warning("summary_failed", model=model.name, trouble=trouble.trouble.value, detail=str(trouble))
-            raise ModelFailed(model=model.name) from None
+            spent = trouble.spent if isinstance(trouble, SummaryFailed) else None
+            raise ModelFailed(model=model.name, spent=spent) from None
 
     def report(self) -> Report:
         """What `GetAgent` shows."""

@@ -27,13 +27,22 @@ class Trouble(StrEnum):
     BUDGET = "budget"
 
 
-class ModelTrouble(Exception):
-    """A model could not answer, or not to the end. The text is for the log; it quotes neither prompt nor reply."""
+_AT_WORK = frozenset({Trouble.NO_FIRST_TOKEN, Trouble.STALLED, Trouble.OUT_OF_TIME, Trouble.BROKEN, Trouble.ENDLESS})
 
-    def __init__(self, trouble: Trouble, text: str = "", *, retry_after_s: float | None = None) -> None:
+
+class ModelTrouble(Exception):
+    """A model could not answer, or not to the end. The text is for the log; it quotes neither prompt nor reply.
+
+    `at_work`: the server had the call and read the prompt, which is paid for; by default the kind of trouble tells.
+    """
+
+    def __init__(
+        self, trouble: Trouble, text: str = "", *, retry_after_s: float | None = None, at_work: bool | None = None
+    ) -> None:
         super().__init__(text or trouble.value)
         self.trouble = trouble
         self.retry_after_s = retry_after_s
+        self.at_work = trouble in _AT_WORK if at_work is None else at_work
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +127,11 @@ class ChatEngine(Protocol):
     @property
     def costs_money(self) -> bool:
         """Whether each call is paid for."""
+        ...
+
+    @property
+    def hangs(self) -> bool:
+        """Whether its server owes an answer for longer than a turn waits for the first token. Loading is no hanging."""
         ...
 
     async def open(self) -> None:

@@ -55,7 +55,8 @@ class ModelSettings(ProcessSettings):
         ge=100,
         le=120_000,
         validation_alias="SDR_AGENT_FIRST_TOKEN_MS",
-        description="Without a token for so long, the next model is asked.",
+        description="Without a token for so long, the next model is asked; at the start, the others serve while it "
+        "warms up.",
     )
     idle_ms: int = Field(
         5_000,

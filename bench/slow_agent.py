@@ -6,6 +6,7 @@ Everything but the model's time is the product's: the playbook's text comes whol
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from collections.abc import AsyncGenerator
 
@@ -26,7 +27,7 @@ class SlowPlaybook(Playbook):
 
     seconds = 0.0
 
-    async def stream(self, turn: Turn, *, ends_at: float) -> AsyncGenerator[ModelEvent, None]:
+    async def stream(self, turn: Turn, *, ends_at: float, by: float = math.inf) -> AsyncGenerator[ModelEvent, None]:
         """The playbook's reply, later."""
         await asyncio.sleep(self.seconds)
         async for event in super().stream(turn, ends_at=ends_at):

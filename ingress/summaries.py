@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import grpc
@@ -17,7 +18,7 @@ from service_kit import errors, logs
 AT_ONCE = 4
 SUMMARIZE_TIMEOUT_S = 60.0
 PUT_TIMEOUT_S = 5.0
-# Nobody counts what a failed attempt cost: a conversation that can't be condensed must not cost a call with every turn.
+# A conversation that can't be condensed must not cost a call with every turn.
 # After the second failure in a row 1 turn is passed over, then 3, 7, and so on.
 MOST_PASSED_OVER = 31
 MISSES_KEPT = 1_000
@@ -45,6 +46,7 @@ class Summaries:
         self._at_once = at_once
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._misses: OrderedDict[str, _Misses] = OrderedDict()
+        self._unpaid: OrderedDict[str, agent_pb.Usage] = OrderedDict()
 
     def start(self, known: lead_pb2.ConversationContext) -> None:
         """Condense this context's history in the background. It must not be changed any more."""
@@ -61,6 +63,10 @@ class Summaries:
         self._tasks[conversation_id] = task
         task.add_done_callback(lambda _: self._tasks.pop(conversation_id, None))
 
+    def take_unpaid(self, conversation_id: str) -> agent_pb.Usage | None:
+        """What failed summaries of this conversation cost since it was asked last: its next turn accounts for it."""
+        return self._unpaid.pop(conversation_id, None)
+
     async def close(self) -> None:
         """Give up those that are under way."""
         tasks = list(self._tasks.values())
@@ -74,6 +80,7 @@ class Summaries:
         except grpc.aio.AioRpcError as error:
             self._failed(known.conversation_id)
             parsed = errors.parse(error)
+            self._owe(known.conversation_id, _paid(parsed.metadata))
             _log.warning(
                 "summary_failed",
                 conversation_id=known.conversation_id,
@@ -96,6 +103,17 @@ class Summaries:
         while len(self._misses) > MISSES_KEPT:
             self._misses.popitem(last=False)
 
+    def _owe(self, conversation_id: str, usage: agent_pb.Usage) -> None:
+        if not usage.ByteSize():
+            return
+        unpaid = self._unpaid.setdefault(conversation_id, agent_pb.Usage())
+        unpaid.prompt_tokens += usage.prompt_tokens
+        unpaid.completion_tokens += usage.completion_tokens
+        unpaid.cost_micros += usage.cost_micros
+        self._unpaid.move_to_end(conversation_id)
+        while len(self._unpaid) > MISSES_KEPT:
+            self._unpaid.popitem(last=False)
+
     async def _make(self, known: lead_pb2.ConversationContext) -> bool:
         """Whether there was something to condense."""
         request = agent_pb.SummarizeRequest(
@@ -115,6 +133,20 @@ class Summaries:
             tokens=answer.usage.prompt_tokens + answer.usage.completion_tokens,
             cost_micros=answer.usage.cost_micros,
         )
-        await self._services.context.PutSummary(put, timeout=PUT_TIMEOUT_S)
+        try:
+            await self._services.context.PutSummary(put, timeout=PUT_TIMEOUT_S)
+        except grpc.aio.AioRpcError:
+            self._owe(known.conversation_id, answer.usage)
+            raise
         _log.info("summary_stored", conversation_id=known.conversation_id, through=answer.through_sequence)
         return True
+
+
+def _paid(metadata: Mapping[str, str]) -> agent_pb.Usage:
+    """What a failed summary cost, as the agent's error tells it."""
+    try:
+        return agent_pb.Usage(
+            prompt_tokens=int(metadata.get("tokens", 0)), cost_micros=int(metadata.get("cost_micros", 0))
+        )
+    except ValueError:
+        return agent_pb.Usage()

@@ -313,6 +313,8 @@ class TurnRunner:
         held.last, held.done = progress.last, progress.done
         held.usage = progress.usage or held.usage
         if progress.done:
+            if unpaid := self._summaries.take_unpaid(held.assign.conversation_id):
+                held.discarded.add(0, unpaid)
             held.effects = with_generation(held.effects, held.discarded, done=progress.done, usage=progress.usage)
         if progress.parts or progress.last:
             held.said_effects = list(held.effects)

@@ -1,11 +1,12 @@
 """The seam between the agent and whatever writes the replies."""
 
+import math
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from agent_service.chat import EngineState
-from agent_service.conversation import Lead, Line, ModelEvent, Turn
+from agent_service.chat import EngineState, ModelTrouble
+from agent_service.conversation import Lead, Line, ModelEvent, Turn, UsageReported
 from agent_service.persona import Persona
 
 
@@ -42,6 +43,14 @@ class Summary:
     cost_micros: int = 0
 
 
+class SummaryFailed(ModelTrouble):
+    """There is no summary, and these tokens were used all the same."""
+
+    def __init__(self, trouble: ModelTrouble, spent: UsageReported) -> None:
+        super().__init__(trouble.trouble, str(trouble), retry_after_s=trouble.retry_after_s)
+        self.spent = spent
+
+
 class Model(Protocol):
     """Writes replies; one per process, opened and warmed before the agent is ready."""
 
@@ -60,6 +69,11 @@ class Model(Protocol):
         """Whether it can serve now, itself or through a fallback."""
         ...
 
+    @property
+    def hangs(self) -> bool:
+        """Whether its server says nothing while it is opened or warmed. Loading in this process is no hanging."""
+        ...
+
     async def open(self) -> None:
         """Connect or load."""
         ...
@@ -72,15 +86,18 @@ class Model(Protocol):
         """Speak from this version of the persona; replies under way keep theirs. Errors: ConfigurationError."""
         ...
 
-    def stream(self, turn: Turn, *, ends_at: float) -> AsyncGenerator[ModelEvent, None]:
-        """Write one reply, until `ends_at` (the loop's time). Closing the generator stops the model at once.
+    def stream(self, turn: Turn, *, ends_at: float, by: float = math.inf) -> AsyncGenerator[ModelEvent, None]:
+        """Write one reply, its first words or effects by `by` and all of it by `ends_at` (the loop's time).
 
-        Errors: ModelTrouble.
+        What it cost is told when it fails, too. Closing the generator stops the model at once. Errors: ModelTrouble.
         """
         ...
 
     async def summarize(self, *, summary: str, history: tuple[Line, ...], lead: Lead, ends_at: float) -> Summary | None:
-        """Condense the older part of history; None when this model writes no summaries. Errors: ModelTrouble."""
+        """Condense the older part of history; None when this model writes no summaries.
+
+        Errors: ModelTrouble; SummaryFailed when it cost something.
+        """
         ...
 
     def states(self) -> tuple[ModelState, ...]:

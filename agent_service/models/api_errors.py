@@ -38,7 +38,7 @@ def to_trouble(error: openai.APIError) -> ModelTrouble:
     if error.status_code >= 500 or error.status_code in (408, 409, 425):
         return ModelTrouble(Trouble.SERVER_ERROR, text, retry_after_s=retry_after_s(error.response.headers))
     if used_up_output(error):
-        return ModelTrouble(Trouble.EMPTY, "all output tokens went into reasoning")
+        return ModelTrouble(Trouble.EMPTY, "all output tokens went into reasoning", at_work=True)
     if _code(error) in _FILTERED:
         return ModelTrouble(Trouble.UNFIT, text)
     return ModelTrouble(Trouble.REFUSED, text)

@@ -5,7 +5,8 @@ holds the table to it.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
+import math
+from collections.abc import AsyncGenerator, Collection, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -21,7 +22,7 @@ from agent_service.conversation import (
     Turn,
     UsageReported,
 )
-from agent_service.models import Model, ModelState, Summary
+from agent_service.models import Model, ModelState, Summary, SummaryFailed
 from agent_service.models.budgets import Budgets, limit_reply
 from agent_service.models.link import Link
 from agent_service.persona import Persona
@@ -33,6 +34,10 @@ from service_kit.settings import ConfigurationError
 _PLAYBOOK_S = 1.0
 _PROBE_FIRST_S = 1.0
 _PROBE_MAX_S = 30.0
+# How often a warm-up that goes on is looked at.
+_LOOK_S = 0.1
+# Of a model whose server says nothing while it is warmed.
+WARMING = "warming"
 _log = logs.get(__name__)
 
 
@@ -65,20 +70,34 @@ class Chain:
     def available(self) -> bool:
         return any(not link.resting for link in self._links)
 
+    @property
+    def hangs(self) -> bool:
+        return all(link.model.hangs for link in self._links)
+
     async def open(self) -> None:
-        """Open all. Errors: ConfigurationError."""
-        for link in self._links:
-            await link.model.open()
+        """Open all at once. Errors: ConfigurationError."""
+        opening = [asyncio.create_task(link.model.open(), name=f"open-{link.model.name}") for link in self._links]
+        try:
+            await asyncio.gather(*opening)
+        finally:
+            await _cancelled(opening)
 
     async def warm(self) -> None:
-        """Warm all at once. One that can't be reached rests and is probed; the others serve meanwhile."""
-        warming = [asyncio.create_task(self._warm(link), name=f"warm-{link.model.name}") for link in self._links]
+        """Warm all at once. One that can't be reached, or hangs while another can serve, rests until it is warm.
+
+        Errors: ConfigurationError.
+        """
+        warming = {link: asyncio.create_task(self._warm(link), name=f"warm-{link.model.name}") for link in self._links}
         try:
-            await asyncio.gather(*warming)
-        finally:
-            for task in warming:
-                task.cancel()
-            await asyncio.gather(*warming, return_exceptions=True)
+            while waited := self._waited_for(warming):
+                await asyncio.wait(waited, timeout=_LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+        except BaseException:
+            await _cancelled(warming.values())
+            raise
+        for link, task in warming.items():
+            if not task.done():
+                link.rest(WARMING)
+                self._probe_if_resting(link, warming=task)
 
     async def use(self, persona: Persona) -> None:
         """Speak from this version from the next turn on. Errors: ConfigurationError."""
@@ -94,7 +113,7 @@ class Chain:
             raise
         self._persona = persona
 
-    async def stream(self, turn: Turn, *, ends_at: float) -> AsyncGenerator[ModelEvent, None]:
+    async def stream(self, turn: Turn, *, ends_at: float, by: float = math.inf) -> AsyncGenerator[ModelEvent, None]:
         if self._budgets.exceeded(turn):
             _log.warning("budget_used_up", conversation_id=turn.conversation_id, tenant=turn.tenant)
             for event in limit_reply(self._persona, turn):
@@ -105,9 +124,9 @@ class Chain:
         why = "" if asked[0] is self._links[0] else self._links[0].trouble
         for number, link in enumerate(asked):
             spoke, ended = False, Ended(why=End.STOP)
-            by = _by(ends_at, after=asked[number + 1 :])
+            first_by = min(by, _by(ends_at, after=asked[number + 1 :]))
             try:
-                async with aclosing(link.stream(turn, by=by, ends_at=ends_at)) as events:
+                async with aclosing(link.stream(turn, by=first_by, ends_at=ends_at)) as events:
                     async for event in events:
                         if isinstance(event, UsageReported):
                             spent.add(event)
@@ -135,26 +154,28 @@ class Chain:
 
     async def summarize(self, *, summary: str, history: tuple[Line, ...], lead: Lead, ends_at: float) -> Summary | None:
         """By the first model that writes summaries and can be asked. Errors: ModelTrouble of the last that was."""
-        trouble: ModelTrouble | None = None
+        spent, trouble = _Spent(), None
         for link in self._links:
             try:
                 made = await link.summarize(summary=summary, history=history, lead=lead, ends_at=ends_at)
             except ModelTrouble as failed:
                 trouble = failed
+                if isinstance(failed, SummaryFailed):
+                    spent.add(failed.spent)
                 continue
             if made is not None:
-                return made
-        if trouble is not None:
-            raise trouble
-        return None
+                return spent.added_to(made)
+        if trouble is None:
+            return None
+        for usage in spent.reported():
+            raise SummaryFailed(trouble, usage) from None
+        raise trouble
 
     def states(self) -> tuple[ModelState, ...]:
         return tuple(link.state() for link in self._links)
 
     async def close(self) -> None:
-        for task in self._probes:
-            task.cancel()
-        await asyncio.gather(*self._probes, return_exceptions=True)
+        await _cancelled(tuple(self._probes))
         for link in reversed(self._links):
             await link.model.close()
 
@@ -162,25 +183,39 @@ class Chain:
         """Those that are worth asking; all of them when none is, for then the turn is a probe like another."""
         return [link for link in self._links if not link.resting] or self._links
 
+    def _waited_for(self, warming: Mapping[Link, asyncio.Task[None]]) -> list[asyncio.Task[None]]:
+        """Whose warm-up goes on and is worth waiting for. Errors: ConfigurationError, of one that is done."""
+        for task in warming.values():
+            if task.done():
+                task.result()
+        served = any(task.done() and not link.resting for link, task in warming.items())
+        return [task for link, task in warming.items() if not task.done() and not (served and link.model.hangs)]
+
     async def _warm(self, link: Link) -> None:
         try:
             await link.model.warm()
         except ModelTrouble as trouble:
             link.rest(trouble.trouble.value)
             self._probe_if_resting(link)
+        else:
+            link.worked()
 
-    def _probe_if_resting(self, link: Link) -> None:
+    def _probe_if_resting(self, link: Link, *, warming: asyncio.Task[None] | None = None) -> None:
         if not link.resting or link in self._probed:
             return
         self._probed.add(link)
-        task = asyncio.create_task(self._probe(link), name=f"probe-{link.model.name}")
-        self._probes.add(task)
-        task.add_done_callback(self._probes.discard)
+        probe = asyncio.create_task(self._probe(link, warming), name=f"probe-{link.model.name}")
+        for task in (probe, warming):
+            if task is not None:
+                self._probes.add(task)
+                task.add_done_callback(self._probes.discard)
 
-    async def _probe(self, link: Link) -> None:
-        """Ask for one token again and again, ever more rarely, until it comes."""
+    async def _probe(self, link: Link, warming: asyncio.Task[None] | None) -> None:
+        """Ask for one token again and again, ever more rarely, until it comes; after the warm-up that still goes on."""
         pause_s = _PROBE_FIRST_S
         try:
+            if warming is not None:
+                await _warmed_late(link, warming)
             while link.resting:
                 await self._clock.sleep(pause_s)
                 pause_s = min(pause_s * 2, _PROBE_MAX_S)
@@ -206,12 +241,37 @@ class _Spent:
         self._completion += usage.completion
         self._cost_micros += usage.cost_micros
 
+    def added_to(self, summary: Summary) -> Summary:
+        """The summary, with the price of those that failed before it."""
+        return replace(
+            summary,
+            prompt_tokens=summary.prompt_tokens + self._prompt,
+            cached_tokens=summary.cached_tokens + self._cached,
+            completion_tokens=summary.completion_tokens + self._completion,
+            cost_micros=summary.cost_micros + self._cost_micros,
+        )
+
     def reported(self) -> list[UsageReported]:
         """One report for the turn, none when no tokens were used."""
         total = UsageReported(
             prompt=self._prompt, cached=self._cached, completion=self._completion, cost_micros=self._cost_micros
         )
         return [total] if total != UsageReported(prompt=0, cached=0, completion=0) else []
+
+
+async def _warmed_late(link: Link, warming: asyncio.Task[None]) -> None:
+    """The rest of a warm-up that nobody waits for: the agent serves, and what is wrong now stops it no more."""
+    try:
+        await warming
+    except Exception as error:
+        _log.error("model_not_warmed", model=link.model.name, error=str(error))
+        link.rest(Trouble.REFUSED.value)
+
+
+async def _cancelled(tasks: Collection[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _by(ends_at: float, *, after: Sequence[Link]) -> float:

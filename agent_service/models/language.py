@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import math
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
@@ -17,7 +18,7 @@ from agent_service.chat import (
     Trouble,
 )
 from agent_service.conversation import Ended, Lead, Line, ModelEvent, Turn, UsageReported
-from agent_service.models import ModelState, Summary, WarmStep
+from agent_service.models import ModelState, Summary, SummaryFailed, WarmStep
 from agent_service.models.prices import Prices
 from agent_service.models.rounds import Rounds
 from agent_service.output_policy import OutputPolicy
@@ -91,6 +92,10 @@ class LanguageModel:
     def costs_money(self) -> bool:
         return self._engine.costs_money
 
+    @property
+    def hangs(self) -> bool:
+        return self._engine.hangs
+
     async def open(self) -> None:
         started = self._clock.monotonic()
         await self._engine.open()
@@ -112,7 +117,7 @@ class LanguageModel:
             await self._prime(voice)
         self._voice = voice
 
-    async def stream(self, turn: Turn, *, ends_at: float) -> AsyncGenerator[ModelEvent, None]:
+    async def stream(self, turn: Turn, *, ends_at: float, by: float = math.inf) -> AsyncGenerator[ModelEvent, None]:
         voice = self._current()
         self._called_at = self._clock.monotonic()
         await self._sizes.learn(prompt_texts(voice.persona, turn))
@@ -132,7 +137,7 @@ class LanguageModel:
             count=self._counted,
             size=self._sizes.size,
         )
-        async with aclosing(rounds.run(ends_at=ends_at)) as events:
+        async with aclosing(rounds.run(by=by, ends_at=ends_at)) as events:
             async for event in events:
                 yield replace(event, wants_summary=prompt.wants_summary) if isinstance(event, Ended) else event
 
@@ -145,8 +150,12 @@ class LanguageModel:
         most = max(SUMMARY_TOKENS, self._max_output_tokens)
         request = summary_request(voice.persona, summary=summary, history=older, lead=lead, max_tokens=most)
         text, usage = await self._answer(request, ends_at=ends_at)
+        try:
+            kept = read_summary(text, lead=lead)
+        except ModelTrouble as trouble:
+            raise SummaryFailed(trouble, self._counted(usage)) from None
         return Summary(
-            text=read_summary(text, lead=lead),
+            text=kept,
             through_sequence=older[-1].sequence,
             model=self.name,
             prompt_tokens=usage.prompt,
@@ -203,19 +212,27 @@ class LanguageModel:
                 _log.info("prefix_not_primed", model=self.name, error=type(error).__name__)
 
     async def _answer(self, request: ChatRequest, *, ends_at: float) -> tuple[str, ChatUsage]:
-        """The text of one call, without what follows its last sentence when it was cut. Errors: ModelTrouble."""
+        """The text of one call, without what follows its last sentence when it was cut. Errors: as `summarize`."""
         text, usage = "", None
-        async with aclosing(self._engine.chat(request, ends_at=ends_at)) as events:
-            async for event in events:
-                if isinstance(event, TextPiece):
-                    text += event.text
-                elif isinstance(event, ChatUsage):
-                    usage = event
-                elif isinstance(event, ChatEnd) and event.reason != "stop":
-                    # It is paid for, and asking again would cost the same and end the same.
-                    text = whole_sentences(text)
+        try:
+            async with aclosing(self._engine.chat(request, ends_at=ends_at)) as events:
+                async for event in events:
+                    if isinstance(event, TextPiece):
+                        text += event.text
+                    elif isinstance(event, ChatUsage):
+                        usage = event
+                    elif isinstance(event, ChatEnd) and event.reason != "stop":
+                        # It is paid for, and asking again would cost the same and end the same.
+                        text = whole_sentences(text)
+        except ModelTrouble as trouble:
+            if text or trouble.at_work:
+                raise SummaryFailed(trouble, self._counted(self._estimated(request, text))) from None
+            raise
+        return text, usage or self._estimated(request, text)
+
+    def _estimated(self, request: ChatRequest, text: str) -> ChatUsage:
         prompt = sum(self._sizes.size(message.content) for message in request.messages)
-        return text, usage or ChatUsage(prompt=prompt, completion=self._sizes.size(text))
+        return ChatUsage(prompt=prompt, completion=self._sizes.size(text))
 
     def _counted(self, usage: ChatUsage) -> UsageReported:
         return UsageReported(

@@ -9,7 +9,7 @@ from agent_service.chat import ModelTrouble, Trouble
 from agent_service.conversation import EffectCalled, FirstToken, Lead, Line, ModelEvent, TextDelta, Turn
 from agent_service.models import Model, ModelState, Summary
 from agent_service.models.brake import Brake, Pass, RetryBudget
-from agent_service.models.deadline import Deadline
+from agent_service.models.deadline import Deadline, telling_s
 from agent_service.models.playbook import Playbook
 from service_kit import logs
 from service_kit.clock import Clock
@@ -118,7 +118,10 @@ class Link:
     async def _begun(self, turn: Turn, *, by: float, ends_at: float) -> AsyncGenerator[ModelEvent, None]:
         """The model's events, the first words or effects by then; what is no ModelTrouble becomes one."""
         begun = False
-        async with aclosing(self.model.stream(turn, ends_at=ends_at)) as events:
+        # The model keeps the time itself, so that it can tell what it cost; here it is cut off when it does not.
+        telling = telling_s(by)
+        model_by, by = (by - telling, by) if by < ends_at else (ends_at, ends_at + telling)
+        async with aclosing(self.model.stream(turn, by=model_by, ends_at=ends_at)) as events:
             while True:
                 try:
                     if begun:

@@ -44,6 +44,8 @@ class LocalEngine:
     """One file of weights, loaded once. Costs nothing."""
 
     costs_money = False
+    # Loading and reading the prefix are work of this process, however long they take.
+    hangs = False
 
     def __init__(self, *, path: Path, settings: LocalSettings, clock: Clock | None = None) -> None:
         self._path = path.expanduser()
@@ -195,7 +197,7 @@ async def _one_of(slots: asyncio.Semaphore, *, ends_at: float) -> AsyncGenerator
         async with asyncio.timeout_at(ends_at):
             await slots.acquire()
     except TimeoutError:
-        raise ModelTrouble(Trouble.OUT_OF_TIME, "no slot became free") from None
+        raise ModelTrouble(Trouble.OUT_OF_TIME, "no slot became free", at_work=False) from None
     try:
         yield
     finally:

@@ -31,7 +31,7 @@ from service_kit.settings import ConfigurationError
 CONNECT_S = 2.0
 # After the model has finished, for the usage and the end of the stream; nobody waits for more.
 _TAIL_S = 1.0
-# Of the warm-up: a server that hangs must not keep the agent from serving by its fallbacks.
+# Of one call of the warm-up; some servers load their weights at the first one.
 _WARM_S = 20.0
 _OPEN_S = 5.0
 # A connection that was idle for so long is used once, for nothing, so that no gateway drops it before a lead needs it.
@@ -72,6 +72,8 @@ class OpenAIEngine:
         self._touching: asyncio.Task[None] | None = None
         self._used_at = self._clock.monotonic()
         self._opening_since = self._used_at
+        # Since when the server has been asked and said nothing; None when it spoke last.
+        self._owes_since: float | None = None
         self._cold_start_ms: int | None = None
         self._calls = self._failures = self._open_streams = 0
         self._trouble = ""
@@ -85,17 +87,24 @@ class OpenAIEngine:
     def costs_money(self) -> bool:
         return self._costs_money
 
+    @property
+    def hangs(self) -> bool:
+        since = self._owes_since
+        return since is not None and self._clock.monotonic() - since > self._first_token_s
+
     async def open(self) -> None:
         """Make the client and connect. A server that can't be reached now may come later; a wrong key never will."""
         if found := [name for name in _REFUSED_VARIABLES if os.environ.get(name)]:
             raise ConfigurationError(f"{found[0]} would change every request or print prompts; unset it")
-        self._opening_since = self._clock.monotonic()
+        self._opening_since = self._owes_since = self._clock.monotonic()
         self._client = client = self._make_client()
         self._touching = asyncio.create_task(self._keep_touched(), name=f"touch-{self._name}")
         try:
-            async with asyncio.timeout(_OPEN_S):
+            async with asyncio.timeout(min(_OPEN_S, self._first_token_s)):
                 await client.models.list()
+            self._owes_since = None
         except openai.APIStatusError as error:
+            self._owes_since = None
             if error.status_code in (401, 403):
                 raise to_configuration_error(error, model=self._name, base_url=self._base_url) from None
             # Many compatible servers list no models; the warm-up tells whether they answer.
@@ -103,7 +112,7 @@ class OpenAIEngine:
             _log.warning("model_server_unreachable", model=self._name, error=type(error).__name__)
         except (openai.APIError, ValueError):
             # An answer that is no list of models still opened the connection.
-            pass
+            self._owes_since = None
 
     async def warm(self, prefix: ChatRequest) -> None:
         """One call with the fixed prefix and one token: the provider caches it, and its first token has been seen."""
@@ -184,6 +193,8 @@ class OpenAIEngine:
     ) -> AsyncGenerator[ChatEvent, None]:
         self._calls += 1
         self._open_streams += 1
+        if self._owes_since is None:
+            self._owes_since = self._clock.monotonic()
         stream: AsyncStream[ChatCompletionChunk] | None = None
         reading = Reading(max_output_tokens=request.max_output_tokens)
         first_at = min(ends_at, _now() + first_token_s)
@@ -197,6 +208,8 @@ class OpenAIEngine:
                     break
                 for piece in reading.take(chunk):
                     yield piece
+                if reading.began or reading.ended:
+                    self._owes_since = None
             for event in reading.finish():
                 if isinstance(event, ChatUsage):
                     self._add(event)
@@ -215,6 +228,7 @@ class OpenAIEngine:
             raise self._note(ModelTrouble(Trouble.BROKEN, type(error).__name__)) from None
         finally:
             self._open_streams -= 1
+            self._owes_since = None
             self._used_at = self._clock.monotonic()
             if stream is not None:
                 await stream.close()

@@ -36,7 +36,7 @@ class Reading:
         for choice in (chunk.choices or ())[:1]:
             delta = choice.delta
             if getattr(delta, "refusal", None):
-                raise ModelTrouble(Trouble.UNFIT, "the model refuses")
+                raise ModelTrouble(Trouble.UNFIT, "the model refuses", at_work=True)
             for call in getattr(delta, "tool_calls", None) or ():
                 self.began = True
                 self._tools.add(call)
@@ -57,7 +57,7 @@ class Reading:
         if not self._finish:
             raise ModelTrouble(Trouble.BROKEN, "the stream ended before the answer did")
         if self._finish == _FILTERED:
-            raise ModelTrouble(Trouble.UNFIT, "the provider's filter cut the answer")
+            raise ModelTrouble(Trouble.UNFIT, "the provider's filter cut the answer", at_work=True)
         calls = self._tools.calls()
         yield from calls
         if self._usage is not None:

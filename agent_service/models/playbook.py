@@ -1,6 +1,7 @@
 """The model that needs nothing else: the persona's script, worded by rules."""
 
 import asyncio
+import math
 import re
 from collections.abc import AsyncGenerator
 
@@ -23,6 +24,7 @@ class Playbook:
     name = "playbook"
     costs_money = False
     available = True
+    hangs = False
 
     def __init__(self, *, persona: Persona, clock: Clock, delay_ms: int = 0) -> None:
         self._persona = persona
@@ -42,7 +44,7 @@ class Playbook:
         """Speak from this version from the next turn on."""
         self._persona, self._words = persona, persona.words()
 
-    async def stream(self, turn: Turn, *, ends_at: float) -> AsyncGenerator[ModelEvent, None]:
+    async def stream(self, turn: Turn, *, ends_at: float, by: float = math.inf) -> AsyncGenerator[ModelEvent, None]:
         reply = await self._make(turn)
         bubbles = rest_of(reply.bubbles, turn.said) if turn.said else reply.bubbles
         if self._delay_s:

@@ -9,6 +9,7 @@ from datetime import datetime
 
 from agent_service.chat import (
     ChatEngine,
+    ChatEvent,
     ChatMessage,
     ChatRequest,
     ChatUsage,
@@ -29,6 +30,7 @@ from agent_service.conversation import (
     Turn,
     UsageReported,
 )
+from agent_service.models.deadline import Deadline
 from agent_service.output_policy import EMPTY, REPEATED, OutputFilter, Unfit
 from agent_service.persona import Persona
 from agent_service.tools import DEFAULT_REASON, HAND_OVER, UPDATE_LEAD, ToolRefused, read_call
@@ -39,8 +41,6 @@ MAX_ROUNDS = 3
 _DONE = "Feito. Continue a resposta à pessoa, sem repetir o que já disse."
 _KNOWN = "Isso já estava feito. Responda à pessoa agora."
 _HANDED_OVER = "Feito. Diga à pessoa em uma frase que a equipe continua, e mais nada."
-# The server was at work on the prompt when the call failed, and will be paid for it.
-_WORKED = frozenset({Trouble.NO_FIRST_TOKEN, Trouble.STALLED, Trouble.BROKEN, Trouble.ENDLESS})
 _SENTENCE_END = re.compile(r"(?:[.!?…][\"'”’»)*_]*|\n)\s*\Z")
 _log = logs.get(__name__)
 
@@ -81,14 +81,14 @@ class Rounds:
         self._began = False
         self._wrote_before = False
 
-    async def run(self, *, ends_at: float) -> AsyncGenerator[ModelEvent, None]:
-        """The reply, ended by Ended. Errors: ModelTrouble."""
+    async def run(self, *, by: float, ends_at: float) -> AsyncGenerator[ModelEvent, None]:
+        """The reply, its first words by then, ended by Ended. Errors: ModelTrouble."""
         messages = self._request.messages
         for _ in range(MAX_ROUNDS):
             this = _Round()
             request = replace(self._request, messages=messages)
             try:
-                async with aclosing(self._round(request, this, ends_at=ends_at)) as events:
+                async with aclosing(self._round(request, this, by=by, ends_at=ends_at)) as events:
                     async for event in events:
                         yield event
             except ModelTrouble:
@@ -119,10 +119,12 @@ class Rounds:
     def _handed_over(self) -> bool:
         return any(isinstance(effect, HandOver) for effect in self._done)
 
-    async def _round(self, request: ChatRequest, this: _Round, *, ends_at: float) -> AsyncGenerator[ModelEvent, None]:
+    async def _round(
+        self, request: ChatRequest, this: _Round, *, by: float, ends_at: float
+    ) -> AsyncGenerator[ModelEvent, None]:
         try:
             async with aclosing(self._engine.chat(request, ends_at=ends_at)) as events:
-                async for event in events:
+                while (event := await self._next(events, by=by, ends_at=ends_at)) is not None:
                     if isinstance(event, TextPiece):
                         for said in self._wrote(event.text, this):
                             yield said
@@ -135,10 +137,16 @@ class Rounds:
                     else:
                         this.reason = event.reason
         except ModelTrouble as trouble:
-            if this.text or this.calls or trouble.trouble in _WORKED:
+            if this.text or this.calls or trouble.at_work:
                 yield self._count(self._estimated(request, this))
             raise
         yield self._count(this.usage or self._estimated(request, this))
+
+    async def _next(self, events: AsyncGenerator[ChatEvent, None], *, by: float, ends_at: float) -> ChatEvent | None:
+        if self._spoke:
+            return await anext(events, None)
+        async with Deadline(min(by, ends_at), ends_at, Trouble.NO_FIRST_TOKEN):
+            return await anext(events, None)
 
     def _wrote(self, text: str, this: _Round) -> Iterator[ModelEvent]:
         if not self._began:

@@ -1,6 +1,7 @@
 """The failure policy over models under the test's thumb, on a clock that is moved by hand where time decides."""
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing
 from dataclasses import dataclass, field
@@ -21,7 +22,7 @@ from agent_service.conversation import (
     Turn,
     UsageReported,
 )
-from agent_service.models import ModelState, Summary
+from agent_service.models import ModelState, Summary, SummaryFailed
 from agent_service.models.chain import Chain
 from agent_service.persona import Persona
 from service_kit.clock import Clock, ManualClock, SystemClock
@@ -45,6 +46,8 @@ class Scripted:
     refuses_persona: bool = False
     costs_money: bool = False
     available: bool = True
+    hangs: bool = False
+    gate: asyncio.Event | None = None
     asked: int = 0
     warmed: int = 0
     closed: int = 0
@@ -57,6 +60,8 @@ class Scripted:
 
     async def warm(self) -> None:
         self.warmed += 1
+        if self.gate is not None:
+            await self.gate.wait()
         if self.warmings and (error := self.warmings.pop(0)):
             raise error
 
@@ -65,7 +70,7 @@ class Scripted:
             raise ConfigurationError("too little room")
         self.personas.append(persona)
 
-    async def stream(self, turn: Turn, *, ends_at: float) -> AsyncGenerator[ModelEvent, None]:
+    async def stream(self, turn: Turn, *, ends_at: float, by: float = math.inf) -> AsyncGenerator[ModelEvent, None]:
         steps = self.script[min(self.asked, len(self.script) - 1)]
         self.asked += 1
         self.under_way += 1
@@ -316,6 +321,69 @@ async def test_a_model_that_can_not_be_reached_at_the_start_rests(clock: ManualC
     assert first.closed == second.closed == 1
 
 
+async def test_a_model_that_hangs_at_the_start_is_not_waited_for_when_another_can_serve() -> None:
+    """A server that took the connection and said nothing kept the whole agent from serving for 25 s."""
+    first, second = Scripted(hangs=True, gate=asyncio.Event()), Scripted(name="second")
+    made = chain(first, second)
+    async with asyncio.timeout(SECONDS):
+        await made.warm()
+    assert made.available
+    assert [(state.available, state.trouble) for state in made.states()] == [(False, "warming"), (True, "")]
+    assert ended(await played(made)) == Ended(why=End.STOP, model="second", fallback_reason="warming")
+    assert first.gate is not None
+    first.gate.set()
+    await settled()
+    assert ended(await played(made)) == Ended(why=End.STOP, model="first") and first.warmed == 1
+    await made.close()
+
+
+@pytest.mark.parametrize("error", [ModelTrouble(Trouble.NO_FIRST_TOKEN), ConfigurationError("wrong key")])
+async def test_a_warm_up_that_fails_late_stops_nothing_and_is_repeated(clock: ManualClock, error: Exception) -> None:
+    first = Scripted(hangs=True, gate=asyncio.Event(), warmings=[error])
+    made = chain(first, Scripted(name="second"), clock=clock)
+    await made.warm()
+    assert first.gate is not None
+    first.gate.set()
+    await until(clock, lambda: clock.sleepers == 1)
+    assert made.available and made.states()[0].trouble in ("no_first_token", "refused")
+    clock.advance(1_000)
+    await settled()
+    assert first.warmed == 2 and ended(await played(made)).model == "first"
+    await made.close()
+
+
+@pytest.mark.parametrize("others", [(), (ModelTrouble(Trouble.UNREACHABLE),)], ids=["alone", "the other is dead"])
+async def test_a_model_that_hangs_is_waited_for_when_nobody_else_can_serve(others: tuple[Exception, ...]) -> None:
+    first = Scripted(hangs=True, gate=asyncio.Event())
+    made = chain(first, *(Scripted(name="second", warmings=[error] * 9) for error in others))
+    warming = asyncio.create_task(made.warm())
+    await asyncio.sleep(0.3)
+    assert not warming.done() and first.gate is not None
+    first.gate.set()
+    await warming
+    assert made.available
+    await made.close()
+
+
+async def test_a_model_that_takes_long_and_does_not_hang_is_warm_before_anybody_is_served() -> None:
+    """Weights that are loaded and read in this process take their seconds, and are worth them."""
+    first = Scripted(gate=asyncio.Event())
+    made = chain(first, Scripted(name="second"))
+    warming = asyncio.create_task(made.warm())
+    await asyncio.sleep(0.3)
+    assert not warming.done() and first.gate is not None
+    first.gate.set()
+    await warming
+    assert ended(await played(made)).model == "first"
+
+
+async def test_a_chain_that_is_closed_lets_go_of_a_warm_up_that_hangs() -> None:
+    made = chain(Scripted(hangs=True, gate=asyncio.Event()), Scripted(name="second"))
+    await made.warm()
+    await made.close()
+    assert not [task for task in asyncio.all_tasks() if task.get_name().startswith(("warm-", "probe-"))]
+
+
 async def test_a_wrong_configuration_of_any_model_does_not_start() -> None:
     first, second = Scripted(), Scripted(name="second", warmings=[ConfigurationError("wrong key")])
     with pytest.raises(ConfigurationError, match="wrong key"):
@@ -338,6 +406,18 @@ async def test_summaries_come_from_the_first_model_that_writes_them() -> None:
     assert await chain(Scripted(), Scripted()).summarize(**ask) is None  # type: ignore[arg-type]
     with pytest.raises(ModelTrouble):
         await chain(broken, Scripted()).summarize(**ask)  # type: ignore[arg-type]
+
+
+async def test_summaries_that_failed_are_paid_for_with_the_one_that_did_not() -> None:
+    ask = {"summary": "", "history": (), "lead": Lead(), "ends_at": 1e9}
+    failed = Scripted(summary=SummaryFailed(ModelTrouble(Trouble.UNFIT), SPENT))
+    good = Scripted(summary=Summary(text="Quer reduzir.", through_sequence=9, prompt_tokens=100, cost_micros=3))
+    made = await chain(failed, good).summarize(**ask)  # type: ignore[arg-type]
+    assert made is not None
+    assert (made.prompt_tokens, made.cached_tokens, made.completion_tokens, made.cost_micros) == (110, 4, 2, 10)
+    with pytest.raises(SummaryFailed) as caught:
+        await chain(failed, failed, Scripted()).summarize(**ask)  # type: ignore[arg-type]
+    assert caught.value.spent == UsageReported(prompt=20, cached=8, completion=4, cost_micros=14)
 
 
 async def until(clock: ManualClock, met: Callable[[], bool]) -> None:

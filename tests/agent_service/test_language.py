@@ -1,6 +1,7 @@
 """A language model through the whole agent: tools and rounds, what it costs, budgets, summaries, warm-up and health."""
 
 import asyncio
+import contextlib
 import json
 from collections.abc import AsyncIterator
 from typing import Any, cast
@@ -130,6 +131,23 @@ async def test_a_call_that_hung_is_paid_for(server: OpenAIServer) -> None:
     assert refused.usage is None, "what was refused costs nothing"
 
 
+@pytest.mark.parametrize("fallback", [True, False], ids=["the playbook follows", "nobody follows"])
+@pytest.mark.parametrize("answer", [Answer(fault="hang"), says("Bom ", "dia, ", fault="hang_after")])
+async def test_a_call_that_the_chain_cuts_off_is_paid_for(server: OpenAIServer, answer: Answer, fallback: bool) -> None:
+    """The share of time that the chain gives each model ended the call from outside, and its tokens were in no book."""
+    server.script.append(answer)
+    patient = {"SDR_AGENT_FIRST_TOKEN_MS": "60000", "SDR_AGENT_IDLE_MS": "60000"}
+    seen: list[pb.Usage] = []
+    async with serving(server, **patient, **PRICED, SDR_AGENT_PLAYBOOK_FALLBACK=str(fallback).lower()) as stub:
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            async for response in stub.Respond(iter(frames(("oi",), "c-1", 3_000, {})), timeout=TIMEOUT_S):
+                if response.HasField("usage"):
+                    seen.append(response.usage)
+    [usage] = seen
+    assert usage.prompt_tokens > 1_000 and usage.cost_micros > 1_000
+    assert (usage.completion_tokens > 0) == bool(answer.pieces)
+
+
 async def test_a_tool_s_name_is_not_logged(server: OpenAIServer) -> None:
     """It is the model's text: an obedient one calls a tool by the lead's number."""
     server.script.extend([calls(Called(name="enviar_5581977776666")), says("Oi!")])
@@ -220,9 +238,8 @@ async def test_two_machines_do_not_talk_for_ever(server: OpenAIServer, guarded: 
     assert heard.done is not None and heard.done.fallback_reason == "loop"
 
 
-async def test_a_summary_with_its_reach(server: OpenAIServer) -> None:
-    server.script.append(says("João paga 4 mil por mês e quer saber do prazo.", told=Told(prompt=900, completion=30)))
-    lines = [
+def long_history() -> list[lead_pb2.HistoryMessage]:
+    return [
         lead_pb2.HistoryMessage(
             author=message_pb2.AUTHOR_LEAD if number % 2 else message_pb2.AUTHOR_ASSISTANT,
             text=f"linha {number} " + "da conversa " * 20,
@@ -230,6 +247,38 @@ async def test_a_summary_with_its_reach(server: OpenAIServer) -> None:
         )
         for number in range(1, 60)
     ]
+
+
+@pytest.mark.parametrize(
+    ("answer", "least", "most"),
+    [
+        (says("<|im_start|>", told=Told(prompt=900, completion=30)), (930, 1_020), (930, 1_020)),
+        (says("João quer", fault="reset_after"), (200, 200), (10_000, 20_000)),
+        (Answer(fault="hang"), (200, 200), (10_000, 10_000)),
+        (refuses(400), None, None),
+    ],
+    ids=["unfit", "half", "hung", "refused"],
+)
+async def test_a_summary_that_failed_is_paid_for(
+    server: OpenAIServer, answer: Answer, least: tuple[int, int] | None, most: tuple[int, int] | None
+) -> None:
+    server.script.append(answer)
+    async with serving(server, **PRICED, SDR_AGENT_FIRST_TOKEN_MS="300") as stub:
+        with pytest.raises(grpc.aio.AioRpcError) as caught:
+            request = pb.SummarizeRequest(conversation_id="c-1", history=long_history())
+            await stub.Summarize(request, timeout=TIMEOUT_S)
+    failed = errors.parse(caught.value)
+    assert failed.reason == "MODEL_FAILED"
+    if least is None or most is None:
+        assert failed.metadata == {"model": REAL}
+        return
+    told = int(failed.metadata["tokens"]), int(failed.metadata["cost_micros"])
+    assert all(low <= value <= high for low, value, high in zip(least, told, most, strict=True))
+
+
+async def test_a_summary_with_its_reach(server: OpenAIServer) -> None:
+    server.script.append(says("João paga 4 mil por mês e quer saber do prazo.", told=Told(prompt=900, completion=30)))
+    lines = long_history()
     async with serving(server, **PRICED) as stub:
         request = pb.SummarizeRequest(conversation_id="c-1", history=lines, lead=lead_pb2.Lead(name="João"))
         made = await stub.Summarize(request, timeout=TIMEOUT_S)

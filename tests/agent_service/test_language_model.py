@@ -22,6 +22,7 @@ class Engine:
 
     name: str = "openai:stub"
     costs_money: bool = False
+    hangs: bool = False
     words: tuple[str, ...] = ("Oi! ", "Tudo bem?")
     asked: list[ChatRequest] = field(default_factory=list)
     warmed: list[ChatRequest] = field(default_factory=list)

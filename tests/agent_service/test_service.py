@@ -1,6 +1,7 @@
 """The agent through a real server in this process."""
 
 import asyncio
+import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -329,6 +330,7 @@ class StubModel:
     name = "stub"
     costs_money = False
     available = True
+    hangs = False
 
     def __init__(self, *, warm: asyncio.Event | None = None, after: int = 0, refuses: Exception | None = None) -> None:
         self._warm = warm
@@ -348,7 +350,7 @@ class StubModel:
         if self._warm is not None:
             await self._warm.wait()
 
-    async def stream(self, turn: Turn, *, ends_at: float) -> AsyncGenerator[ModelEvent, None]:
+    async def stream(self, turn: Turn, *, ends_at: float, by: float = math.inf) -> AsyncGenerator[ModelEvent, None]:
         for number in range(self._after):
             yield TextDelta(text=f"{number}\n\n")
         raise RuntimeError("secret dsn=postgres://")

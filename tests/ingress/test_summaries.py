@@ -24,6 +24,7 @@ from ingress.generation import ContextLoader, Progress, Request, generate
 from ingress.reply_parts import PartCutter
 from ingress.services import Services
 from ingress.summaries import Summaries
+from service_kit import errors
 from service_kit.server import Server, ServerConfig
 from service_kit.testing import _Plain
 from tests.ingress.test_turn_runner import Agent, ContextStandIn, Rig, rig, text
@@ -44,6 +45,7 @@ class Summarizer(Agent):
         self.requests: list[agent_pb.SummarizeRequest] = []
         self.answer = SUMMARY
         self.error: grpc.StatusCode | None = None
+        self.failure: errors.ServiceError | None = None
         self.let_go = asyncio.Event()
         self.let_go.set()
         self.given_up = 0
@@ -57,6 +59,8 @@ class Summarizer(Agent):
             raise
         if self.error:
             await context.abort(self.error, "no")
+        if self.failure:
+            raise self.failure
         return self.answer
 
 
@@ -210,6 +214,29 @@ async def test_what_fails_again_and_again_is_tried_ever_more_rarely(tmp_path: Pa
         await w.until("made", 2)
 
 
+async def test_what_a_failed_summary_cost_is_owed_once(tmp_path: Path) -> None:
+    async with world(tmp_path) as w:
+        w.agent.failure = errors.Unavailable("no", tokens="930", cost_micros="7")
+        w.summaries.start(known())
+        await w.until("failed")
+        w.agent.failure, w.context.error = None, grpc.StatusCode.FAILED_PRECONDITION
+        w.summaries.start(known())
+        await w.until("failed", 2)
+        owed = w.summaries.take_unpaid("c1")
+        assert owed is not None
+        assert (owed.prompt_tokens + owed.completion_tokens, owed.cost_micros) == (930 + 980, 7 + 321)
+        assert w.summaries.take_unpaid("c1") is None and w.summaries.take_unpaid("another") is None
+
+
+@pytest.mark.parametrize("metadata", [{}, {"tokens": "many"}])
+async def test_a_failure_that_tells_no_cost_owes_nothing(tmp_path: Path, metadata: dict[str, str]) -> None:
+    async with world(tmp_path) as w:
+        w.agent.failure = errors.Unavailable("no", **metadata)  # type: ignore[arg-type]
+        w.summaries.start(known())
+        await w.until("failed")
+        assert w.summaries.take_unpaid("c1") is None
+
+
 async def test_a_store_that_refuses_is_no_trouble(tmp_path: Path) -> None:
     """The person may have been erased meanwhile, or another summary may reach further."""
     async with world(tmp_path) as w:
@@ -272,6 +299,26 @@ async def test_a_turn_whose_agent_wants_a_summary_gets_one(tmp_path: Path, monke
         await r.until(lambda: len(context.puts) == 1)
         assert agent.requests[0].conversation_id == result.conversation_id
         assert context.puts[0].version == 1, "the version that the turn's context had"
+
+
+async def test_the_next_turn_accounts_for_a_summary_that_failed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its tokens were in no book, and a conversation whose summaries always fail went past its budget unseen."""
+    async with turns(tmp_path, monkeypatch) as (r, agent, context):
+        agent.failure = errors.Unavailable("no", tokens="930", cost_micros="7")
+        await r.write("muita história")
+        await r.until(lambda: r.runner.counters["summaries_failed"] == 1)
+        for number in range(2):
+            await r.write(f"e aí {number}")
+            await r.until(lambda: len(r.finished) == number + 2)  # noqa: B023
+        await r.until(lambda: len(context.records) == 3)
+        made = [one.generation for record in context.records for one in record.effects if one.HasField("generation")]
+        assert [(one.prompt_tokens, one.discarded_tokens, one.cost_micros) for one in made] == [
+            (10, 0, 0),
+            (10, 930, 7),
+            (10, 0, 0),
+        ]
 
 
 async def test_a_summary_that_hangs_keeps_no_turn_waiting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -153,6 +153,10 @@ class OpenAIServer:
             await self._runner.cleanup()
             self._runner = None
 
+    def release(self) -> None:
+        """Let what hangs go on, now and later."""
+        self._hanging.set()
+
     async def _models(self, request: web.Request) -> web.StreamResponse:
         self._count(request)
         self.models_asked += 1

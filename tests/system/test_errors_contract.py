@@ -32,8 +32,10 @@ from service_kit import backups, errors
 from service_kit.durations import ms_to_duration
 from service_kit.settings import load as load_settings
 from service_kit.testing import in_process
+from tests.agent_service.language import until_warm
 from tests.buffer_service.test_service import SCOPE, Worker, buffer, enqueue, message
 from tests.context_service.builders import load, turn
+from tests.stand_ins.openai_server import MODEL, OpenAIServer, says
 
 pytestmark = pytest.mark.slow
 
@@ -437,6 +439,18 @@ async def a_model_that_breaks(world: World) -> Seen:
 async def a_model_that_takes_too_long(world: World) -> Seen:
     async with world.agent(SDR_AGENT_PLAYBOOK_DELAY_MS="60000") as stub:
         return await refused(respond(stub, [begin(remaining=ms_to_duration(100)), KNOWN]))
+
+
+@case("MODEL_FAILED", example=1)
+async def a_summary_that_fails_and_costs_all_the_same(world: World) -> Seen:
+    lines = [
+        lead_pb2.HistoryMessage(author=message_pb2.AUTHOR_LEAD, text="oi " * 200, sequence=n) for n in range(1, 60)
+    ]
+    async with OpenAIServer(otherwise=says("<|im_start|>")) as server:
+        environ = {"SDR_AGENT_MODEL": f"openai:{MODEL}", "OPENAI_BASE_URL": server.url}
+        async with world.agent(**environ) as stub:
+            await until_warm(stub)
+            return await refused(stub.Summarize(agent_pb.SummarizeRequest(history=lines), timeout=5))
 
 
 @case("PROTOCOL")

@@ -532,7 +532,7 @@ class ModelState(_message.Message):
     available: _builtins.bool
     """Whether it can be asked now."""
     trouble: _builtins.str
-    """Why not, or what went wrong last: "rate_limited", "unreachable", …; empty when all is well."""
+    """Why not, or what went wrong last: "warming", "rate_limited", "unreachable", …; empty when all is well."""
     calls: _builtins.int
     """Calls that were made."""
     failures: _builtins.int

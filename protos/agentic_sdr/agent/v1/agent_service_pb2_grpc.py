@@ -72,8 +72,8 @@ class AgentServiceServicer:
         """Condenses older history into a few sentences: the older part of `history`, as the model's budget asks for it; what is
         new stays out of it. Called outside of the reply path, when Done.wants_summary was set.
 
-        Errors: INVALID_ARGUMENT; NOT_IMPLEMENTED when the model writes no summaries (the playbook); MODEL_FAILED;
-        UNAVAILABLE.
+        Errors: INVALID_ARGUMENT; NOT_IMPLEMENTED when the model writes no summaries (the playbook); MODEL_FAILED, with what
+        it cost all the same; UNAVAILABLE.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

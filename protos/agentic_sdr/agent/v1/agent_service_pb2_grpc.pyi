@@ -45,8 +45,8 @@ class AgentServiceStub:
     """Condenses older history into a few sentences: the older part of `history`, as the model's budget asks for it; what is
     new stays out of it. Called outside of the reply path, when Done.wants_summary was set.
 
-    Errors: INVALID_ARGUMENT; NOT_IMPLEMENTED when the model writes no summaries (the playbook); MODEL_FAILED;
-    UNAVAILABLE.
+    Errors: INVALID_ARGUMENT; NOT_IMPLEMENTED when the model writes no summaries (the playbook); MODEL_FAILED, with what
+    it cost all the same; UNAVAILABLE.
     """
     GetAgent: _grpc.UnaryUnaryMultiCallable[_agent_service_pb2.GetAgentRequest, _agent_service_pb2.GetAgentResponse]
     """Shows the agent's state, model, persona and times."""
@@ -68,8 +68,8 @@ class AgentServiceAsyncStub(AgentServiceStub):
     """Condenses older history into a few sentences: the older part of `history`, as the model's budget asks for it; what is
     new stays out of it. Called outside of the reply path, when Done.wants_summary was set.
 
-    Errors: INVALID_ARGUMENT; NOT_IMPLEMENTED when the model writes no summaries (the playbook); MODEL_FAILED;
-    UNAVAILABLE.
+    Errors: INVALID_ARGUMENT; NOT_IMPLEMENTED when the model writes no summaries (the playbook); MODEL_FAILED, with what
+    it cost all the same; UNAVAILABLE.
     """
     GetAgent: _aio.UnaryUnaryMultiCallable[_agent_service_pb2.GetAgentRequest, _agent_service_pb2.GetAgentResponse]  # type: ignore[assignment]
     """Shows the agent's state, model, persona and times."""
@@ -100,8 +100,8 @@ class AgentServiceServicer(metaclass=_abc_1.ABCMeta):
         """Condenses older history into a few sentences: the older part of `history`, as the model's budget asks for it; what is
         new stays out of it. Called outside of the reply path, when Done.wants_summary was set.
 
-        Errors: INVALID_ARGUMENT; NOT_IMPLEMENTED when the model writes no summaries (the playbook); MODEL_FAILED;
-        UNAVAILABLE.
+        Errors: INVALID_ARGUMENT; NOT_IMPLEMENTED when the model writes no summaries (the playbook); MODEL_FAILED, with what
+        it cost all the same; UNAVAILABLE.
         """
 
     @_abc_1.abstractmethod

@@ -93,9 +93,11 @@ class _ErrorReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ErrorReas
     Example: {"reason": "BAD_PAGE_TOKEN", "metadata": {"field": "page_token"}}
     """
     MODEL_FAILED: _ErrorReason.ValueType  # 13
-    """The model gave nothing usable and no fallback could serve. UNAVAILABLE.
+    """The model gave nothing usable and no fallback could serve. A failed Summarize that used tokens says how many, and
+    their price in millionths of a US dollar. UNAVAILABLE.
 
     Example: {"reason": "MODEL_FAILED", "metadata": {"model": "playbook"}}
+    Example: {"reason": "MODEL_FAILED", "metadata": {"model": "openai:scripted", "tokens": "110", "cost_micros": "0"}}
     """
     PROTOCOL: _ErrorReason.ValueType  # 14
     """The stream's next frame was not the one that the method asks for. FAILED_PRECONDITION.
@@ -186,9 +188,11 @@ BAD_PAGE_TOKEN: ErrorReason.ValueType  # 12
 Example: {"reason": "BAD_PAGE_TOKEN", "metadata": {"field": "page_token"}}
 """
 MODEL_FAILED: ErrorReason.ValueType  # 13
-"""The model gave nothing usable and no fallback could serve. UNAVAILABLE.
+"""The model gave nothing usable and no fallback could serve. A failed Summarize that used tokens says how many, and
+their price in millionths of a US dollar. UNAVAILABLE.
 
 Example: {"reason": "MODEL_FAILED", "metadata": {"model": "playbook"}}
+Example: {"reason": "MODEL_FAILED", "metadata": {"model": "openai:scripted", "tokens": "110", "cost_micros": "0"}}
 """
 PROTOCOL: ErrorReason.ValueType  # 14
 """The stream's next frame was not the one that the method asks for. FAILED_PRECONDITION.

@@ -189,7 +189,9 @@ class Generation(_message.Message):
     completion_tokens: _builtins.int
     """Tokens of the reply."""
     discarded_tokens: _builtins.int
-    """Tokens of generations that were thrown away, estimated: a cancelled one cannot report its usage."""
+    """Tokens of generations that were thrown away, estimated: a cancelled one cannot report its usage. And of summaries of
+    this conversation that failed since its last turn.
+    """
     cost_micros: _builtins.int
     """The price in millionths of a US dollar; 0 when no price is known."""
     def __init__(
