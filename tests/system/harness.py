@@ -7,7 +7,6 @@ import contextlib
 import itertools
 import os
 import signal
-import socket
 import sys
 import time
 import uuid
@@ -27,6 +26,7 @@ from agentic_sdr.common.v1 import message_pb2, turn_pb2
 from agentic_sdr.context.v1 import context_service_pb2 as context_pb
 from agentic_sdr.context.v1.context_service_pb2_grpc import ContextServiceStub
 from deploy.supervision import Supervisor
+from tests.deploy.running import free_port
 from tests.stand_ins.evolution_server import EvolutionServer
 
 if TYPE_CHECKING:
@@ -38,13 +38,6 @@ SERVICES = ("buffer_service", "context_service", "agent_service", "ingress")
 TOKEN = "token-for-tests-0123456789"
 INSTANCE = "loja-demo"
 _numbers = itertools.count(10_000)
-
-
-def free_port() -> int:
-    """A port that nobody uses now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def new_contact() -> str:
@@ -129,7 +122,10 @@ class System:
             await channel.close()
         await self.http.close()
         if self._manager and self._manager.returncode is None:
-            self._manager.send_signal(signal.SIGTERM)
+            try:
+                await self.manage("shutdown")  # A signal would be noticed up to a second later.
+            except OSError:  # It has not come up.
+                self._manager.terminate()
             await self._manager.wait()
 
     async def wait_ready(self, seconds: float = 30) -> None:

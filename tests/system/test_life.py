@@ -15,8 +15,9 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
+from tests.deploy.running import free_port
 from tests.stand_ins.evolution_server import EvolutionServer
-from tests.system.harness import ROOT, SERVICES, System, free_port, new_contact, running, webhook
+from tests.system.harness import ROOT, SERVICES, System, new_contact, running, webhook
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
 
