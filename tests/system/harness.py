@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -128,13 +128,20 @@ class System:
                 self._manager.terminate()
             await self._manager.wait()
 
-    async def wait_ready(self, seconds: float = 30) -> None:
-        """Until ingress is ready and nothing is degraded."""
+    async def wait_ready(self, seconds: float = 30, *, without: Sequence[str] = ()) -> None:
+        """Until ingress is ready, and degraded in exactly these services."""
+        await self._wait_readyz(lambda status, degraded: status == 200 and degraded == list(without), seconds)
+
+    async def wait_not_ready(self, seconds: float = 30) -> None:
+        """Until ingress says that it takes nothing."""
+        await self._wait_readyz(lambda status, _: status == 503, seconds)
+
+    async def _wait_readyz(self, met: Callable[[int, list[str]], bool], seconds: float) -> None:
         async with asyncio.timeout(seconds):
             while True:
                 with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                     async with self.http.get(f"http://{self.address['admin']}/readyz") as response:
-                        if response.status == 200 and not (await response.json())["degraded"]:
+                        if met(response.status, (await response.json())["degraded"]):
                             return
                 await asyncio.sleep(0.05)
 
