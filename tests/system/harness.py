@@ -18,6 +18,7 @@ from xmlrpc.client import ServerProxy
 
 import aiohttp
 import grpc
+import pytest
 from supervisor.xmlrpc import SupervisorTransport
 
 from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
@@ -38,6 +39,8 @@ SERVICES = ("buffer_service", "context_service", "agent_service", "ingress")
 TOKEN = "token-for-tests-0123456789"
 INSTANCE = "loja-demo"
 _numbers = itertools.count(10_000)
+# For tests that share a system.
+on_the_modules_loop = pytest.mark.asyncio(loop_scope="module")
 
 
 def new_contact() -> str:

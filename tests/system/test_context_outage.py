@@ -125,7 +125,7 @@ async def die_and_stay_away(system: System) -> None:
 
 
 async def come(system: System) -> None:
-    await system.manage("startProcess", "context_service")
+    await system.manage("startProcess", "context_service", False)
 
 
 def waits(ended: list[dict[str, Any]]) -> list[float]:
