@@ -84,6 +84,9 @@ doctor: ## list everything that is missing on this machine
 
 ## Working on it
 
+# Tests start hundreds of processes, which would compile all of the code each time.
+test test-fast: export PYTHONDONTWRITEBYTECODE =
+
 .PHONY: test
 test: check ## everything that CI runs: the static checks and all tests
 	PATH="$(BIN_PATH):$$PATH" $(PY) -m pytest -n 2 --dist loadfile -m "not system" $(ARGS)

@@ -1,6 +1,9 @@
 """The composition root: what is opened, in which order, and closed in reverse."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import grpc
 
@@ -12,11 +15,12 @@ from context_service.service import ContextServicer
 from context_service.settings import ContextSettings
 from context_service.store.opening import Opening
 from context_service.store.sqlite import SqliteStore
-from context_service.store.supabase import SupabaseStore
-from context_service.store.supabase_client import SupabaseClient
 from context_service.sweeper import Sweeper
 from service_kit.backups import Backups
 from service_kit.clock import Clock, SystemClock
+
+if TYPE_CHECKING:
+    from context_service.store.supabase import SupabaseStore
 
 SERVICE_NAME = context_service_pb2.DESCRIPTOR.services_by_name["ContextService"].full_name
 
@@ -82,6 +86,10 @@ def _opening(settings: ContextSettings, clock: Clock) -> Opening:
 
 
 def _supabase(settings: ContextSettings, clock: Clock) -> SupabaseStore:
+    # Its client is a third of all that this process would import, and a local file needs none of it.
+    from context_service.store.supabase import SupabaseStore
+    from context_service.store.supabase_client import SupabaseClient
+
     client = SupabaseClient(
         url=settings.supabase_url,
         key=settings.supabase_secret_key.get_secret_value(),

@@ -90,7 +90,8 @@ class Supervisor:
         self._call("shutdown")
         self._wait(running=False, timeout_s=_STOP_TIMEOUT_S)
         deadline = time.monotonic() + _START_TIMEOUT_S
-        while pid is not None and _is_alive(pid) and time.monotonic() < deadline:
+        # The file is its last deed. The process may outlast it: in a container without an init nobody reaps it.
+        while pid is not None and self._pid() == pid and _is_alive(pid) and time.monotonic() < deadline:
             time.sleep(0.05)
 
     def states(self) -> dict[str, ProcessState]:

@@ -10,7 +10,7 @@ from deploy import probe
 from deploy.settings import SystemSettings
 from deploy.supervision import Supervisor
 
-_POLL_S = 0.2
+_POLL_S = 0.1
 # A process whose start failed this often will not come up by waiting.
 _FAILED_STARTS = 3
 _REFUSAL = " could not start: "

@@ -52,8 +52,10 @@ def run_app(app_factory: Callable[[], Application], *, service: str, watchdog: L
         logs.configure(service=service)
     with starting(service), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         code = runner.run(_live(app_factory, service, watchdog or LoopWatchdog()))
-    _release_stdout()
-    sys.exit(code)
+    # Everything is closed. The interpreter's own end would take a tenth of a second more, and has nothing left to do.
+    with suppress(OSError, ValueError, AttributeError):  # Whoever read our output may be gone.
+        sys.stdout.flush()
+    os._exit(code)
 
 
 @contextmanager
@@ -135,15 +137,6 @@ def _install_signals(stop: asyncio.Event) -> None:
     # Plain handlers, not the loop's: the second signal must work although the loop may be stuck.
     for number in _SIGNALS:
         signal.signal(number, on_signal)
-
-
-def _release_stdout() -> None:
-    # The interpreter flushes at exit, and would turn a closed pipe into exit code 120.
-    try:
-        sys.stdout.flush()
-    except (OSError, ValueError, AttributeError):
-        with suppress(OSError, ValueError, AttributeError):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _report_failed_start(service: str, error: Exception) -> None:

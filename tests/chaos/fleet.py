@@ -18,9 +18,10 @@ import grpc
 
 from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
 from agentic_sdr.buffer.v1.buffer_service_pb2_grpc import BufferServiceStub
+from tests.deploy.running import free_port
 from tests.stand_ins.evolution_server import EvolutionServer
 from tests.stand_ins.tcp_proxy import TcpProxy
-from tests.system.harness import ROOT, TOKEN, free_port
+from tests.system.harness import ROOT, TOKEN
 
 BLOCK_S = 4.0
 LEASE_S = 3.0

@@ -18,20 +18,29 @@ ADDRESSES = (
 )
 
 
-def free_addresses() -> dict[str, str]:
-    """An address for each listener, outside of the range from which the system takes ports for outgoing connections."""
-    ports = _free_ports()
-    return {name: f"127.0.0.1:{next(ports)}" for name in ADDRESSES}
-
-
 def _free_ports() -> Iterator[int]:
-    for port in random.sample(range(20_000, 32_000), 1_000):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        yield port
+    # Below the range from which the system takes ports for outgoing connections: nobody gets one before it is used.
+    while True:
+        for port in random.SystemRandom().sample(range(20_000, 32_000), 12_000):
+            with socket.socket() as probe:
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError:
+                    continue
+            yield port
+
+
+_ports = _free_ports()
+
+
+def free_port() -> int:
+    """A port that nobody uses now, another one each time."""
+    return next(_ports)
+
+
+def free_addresses() -> dict[str, str]:
+    """An address for each listener."""
+    return {name: f"127.0.0.1:{free_port()}" for name in ADDRESSES}
 
 
 class RunningSystem:

@@ -35,8 +35,7 @@ from deploy.supervision import Supervisor
 from service_kit.settings import load
 from tests.buffer_service.test_service import Worker, enqueue, message
 from tests.buffer_service.test_service import buffer as buffer_service
-from tests.deploy.running import ROOT, free_addresses
-from tests.system.harness import free_port
+from tests.deploy.running import ROOT, free_addresses, free_port
 
 
 @pytest.fixture

@@ -277,10 +277,7 @@ async def test_a_body_that_breaks_off_is_not_accepted() -> None:
 @pytest.mark.parametrize("start", [b"", b"P", b"POST /webhooks/evolution HTTP/1.1\r\nHost: x\r\nX-Slow: "])
 async def test_a_header_that_does_not_end_is_given_up(start: bytes) -> None:
     async with serving() as world:
-        began = asyncio.get_running_loop().time()
-        answer = await world.raw(start)
-        assert answer.status == 408
-        assert asyncio.get_running_loop().time() - began < 1.5
+        assert (await world.raw(start)).status == 408
         assert world.edge.status.refused["header_late"] == 1
 
 

@@ -124,11 +124,11 @@ async def test_who_is_not_on_whatsapp_is_refused_for_good(
 
 
 async def test_both_tries_share_one_deadline(server: EvolutionServer, sender: EvolutionSender) -> None:
-    server.fail("exists_false", number=LONG, delay_s=0.7)
+    server.fail("exists_false", number=LONG, delay_s=0.9)
     server.fail("hang", number=SHORT)
     began = asyncio.get_running_loop().time()
     assert (await sender.send_text(to(), "Olá")).outcome == UNKNOWN
-    assert asyncio.get_running_loop().time() - began < 1.3
+    assert asyncio.get_running_loop().time() - began < 1.8, "one after the other they would take 1.9 s"
 
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:1", "http://no-such-host.invalid", "https://127.0.0.1:{port}"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -189,6 +189,12 @@ class Rig:
     async def lane(self, conversation_id: str) -> pb.Lane:
         response = await self.services.buffer.GetLane(pb.GetLaneRequest(conversation_id=conversation_id), timeout=5)
         return response.lane
+
+    async def lane_when(self, conversation_id: str, condition: Callable[[pb.Lane], bool]) -> pb.Lane:
+        async with asyncio.timeout(8):
+            while not condition(lane := await self.lane(conversation_id)):
+                await asyncio.sleep(0.005)
+        return lane
 
 
 @asynccontextmanager
@@ -435,12 +441,12 @@ async def test_handing_over_pauses_after_the_reply(tmp_path: Path) -> None:
 
 
 async def test_typing_is_shown_once_and_only_when_it_takes_long(tmp_path: Path) -> None:
-    async with rig(tmp_path, SDR_INGRESS_TYPING_AFTER_MS="400") as r:
+    async with rig(tmp_path, SDR_INGRESS_TYPING_AFTER_MS="1000") as r:
         await r.write("rápido")
         await r.until(lambda: len(r.finished) == 1)
 
         async def slow(begin: agent_pb.Begin, context: Any) -> AsyncIterator[agent_pb.RespondResponse]:
-            await asyncio.sleep(0.8)
+            await asyncio.sleep(1.5)
             yield text("enfim")
             yield done()
 
@@ -462,8 +468,8 @@ async def test_draining_gives_back_what_is_still_being_generated(tmp_path: Path)
         result = await r.write("oi")
         await r.until(lambda: bool(r.agent.begins))
         await r.runner.drain(turns_s=0.2, sends_s=0.2)
-        lane = await r.lane(result.conversation_id)
-        assert lane.state == pb.LANE_STATE_WAITING and lane.turn.attempts == 0
+        lane = await r.lane_when(result.conversation_id, lambda lane: lane.state == pb.LANE_STATE_WAITING)
+        assert lane.turn.attempts == 0
         await r.until(lambda: r.agent.cancelled == 1)
 
 
@@ -599,9 +605,12 @@ async def test_a_stream_lost_during_the_pacing_does_not_hide_the_next_send(tmp_p
         held.set()
         await draining
         lane = await r.lane(result.conversation_id)
-        parts = lane.turn.parts or lane.ended_turns[0].parts
-        assert [p.state for p in parts] == [turn_pb2.PART_STATE_SENT] * 2
+        assert [p.state for p in _parts(lane)] == [turn_pb2.PART_STATE_SENT] * 2
         assert r.provider.sent == ["um", "dois"]
+
+
+def _parts(lane: pb.Lane) -> Sequence[pb.Part]:
+    return lane.turn.parts or lane.ended_turns[0].parts
 
 
 async def test_an_old_send_is_reported_although_the_worker_drains(tmp_path: Path) -> None:
@@ -620,9 +629,10 @@ async def test_an_old_send_is_reported_although_the_worker_drains(tmp_path: Path
         await asyncio.sleep(0.3)
         held.set()
         await draining
-        lane = await r.lane(result.conversation_id)
-        parts = lane.turn.parts or lane.ended_turns[0].parts
-        assert [p.state for p in parts] == [turn_pb2.PART_STATE_SENT]
+        lane = await r.lane_when(
+            result.conversation_id, lambda lane: _parts(lane)[0].state != turn_pb2.PART_STATE_ATTEMPTING
+        )
+        assert [p.state for p in _parts(lane)] == [turn_pb2.PART_STATE_SENT]
         assert r.provider.sent == ["você disse oi"]
 
 

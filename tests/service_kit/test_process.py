@@ -102,7 +102,7 @@ def test_a_second_signal_works_although_the_loop_is_blocked(start: Start) -> Non
     address = wait_ready(process)["listening"]
     channel = grpc.insecure_channel(address)
     blocked = channel.unary_unary("/test.v1.Dummy/Block").future(b"9", timeout=9)
-    time.sleep(0.3)
+    time.sleep(1)
     process.terminate()
     time.sleep(0.2)
     process.terminate()

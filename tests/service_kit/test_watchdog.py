@@ -43,14 +43,14 @@ def start(mode: str) -> subprocess.Popen[str]:
 
 async def test_a_blocked_loop_is_seen_and_forgotten() -> None:
     seen: list[float] = []
-    watchdog = LoopWatchdog(warn_s=0.2, abort_s=30, on_lag=seen.append)
+    watchdog = LoopWatchdog(warn_s=0.5, abort_s=30, on_lag=seen.append)
     watchdog.start()
     await asyncio.sleep(0.15)
     assert watchdog.healthy
-    time.sleep(0.5)
+    time.sleep(1)
     await asyncio.sleep(0.15)
     assert not watchdog.healthy
-    assert watchdog.lag_s > 0.2
+    assert watchdog.lag_s > 0.5
     assert len(seen) == 1
     async with asyncio.timeout(4):
         while not watchdog.healthy:

@@ -7,11 +7,10 @@ import contextlib
 import itertools
 import os
 import signal
-import socket
 import sys
 import time
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +18,7 @@ from xmlrpc.client import ServerProxy
 
 import aiohttp
 import grpc
+import pytest
 from supervisor.xmlrpc import SupervisorTransport
 
 from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
@@ -27,6 +27,7 @@ from agentic_sdr.common.v1 import message_pb2, turn_pb2
 from agentic_sdr.context.v1 import context_service_pb2 as context_pb
 from agentic_sdr.context.v1.context_service_pb2_grpc import ContextServiceStub
 from deploy.supervision import Supervisor
+from tests.deploy.running import free_port
 from tests.stand_ins.evolution_server import EvolutionServer
 
 if TYPE_CHECKING:
@@ -38,13 +39,8 @@ SERVICES = ("buffer_service", "context_service", "agent_service", "ingress")
 TOKEN = "token-for-tests-0123456789"
 INSTANCE = "loja-demo"
 _numbers = itertools.count(10_000)
-
-
-def free_port() -> int:
-    """A port that nobody uses now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+# For tests that share a system.
+on_the_modules_loop = pytest.mark.asyncio(loop_scope="module")
 
 
 def new_contact() -> str:
@@ -129,16 +125,26 @@ class System:
             await channel.close()
         await self.http.close()
         if self._manager and self._manager.returncode is None:
-            self._manager.send_signal(signal.SIGTERM)
+            try:
+                await self.manage("shutdown")  # A signal would be noticed up to a second later.
+            except OSError:  # It has not come up.
+                self._manager.terminate()
             await self._manager.wait()
 
-    async def wait_ready(self, seconds: float = 30) -> None:
-        """Until ingress is ready and nothing is degraded."""
+    async def wait_ready(self, seconds: float = 30, *, without: Sequence[str] = ()) -> None:
+        """Until ingress is ready, and degraded in exactly these services."""
+        await self._wait_readyz(lambda status, degraded: status == 200 and degraded == list(without), seconds)
+
+    async def wait_not_ready(self, seconds: float = 30) -> None:
+        """Until ingress says that it takes nothing."""
+        await self._wait_readyz(lambda status, _: status == 503, seconds)
+
+    async def _wait_readyz(self, met: Callable[[int, list[str]], bool], seconds: float) -> None:
         async with asyncio.timeout(seconds):
             while True:
                 with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                     async with self.http.get(f"http://{self.address['admin']}/readyz") as response:
-                        if response.status == 200 and not (await response.json())["degraded"]:
+                        if met(response.status, (await response.json())["degraded"]):
                             return
                 await asyncio.sleep(0.05)
 

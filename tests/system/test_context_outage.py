@@ -125,7 +125,7 @@ async def die_and_stay_away(system: System) -> None:
 
 
 async def come(system: System) -> None:
-    await system.manage("startProcess", "context_service")
+    await system.manage("startProcess", "context_service", False)
 
 
 def waits(ended: list[dict[str, Any]]) -> list[float]:
@@ -159,10 +159,12 @@ async def test_no_lead_waits_for_a_context_service_that_is_out(tmp_path: Path, b
         for line in ("oi", "me chamo Bia", "minha conta vem 400 reais", "na verdade vem 550 reais"):
             await newcomer.say(system, line)
         await asyncio.sleep(OUTAGE_S)
+        async with asyncio.timeout(60):
+            while len(turns(system)) - opened <= 2 * LEADS:
+                await asyncio.sleep(0.1)
         during, found = turns(system)[opened:], await counts(system)
         assert (await trust(system))["out_s"] >= OUTAGE_S and found["out"] == 1
-        async with system.http.get(f"http://{system.address['admin']}/readyz") as response:
-            assert response.status == 200 and (await response.json())["degraded"] == ["context"]
+        await system.wait_ready(without=["context"])
 
         await end(system)
         await until_trust(system, "trusted")
@@ -172,7 +174,6 @@ async def test_no_lead_waits_for_a_context_service_that_is_out(tmp_path: Path, b
         tell("during", during)
 
         # Only what was under way when it was taken for out had waited; all others asked for nothing.
-        assert len(during) > 2 * LEADS, "too little happened: the run proves nothing"
         assert found["let_go"] <= 3 * LEADS and found["outages"] == 1
         assert found["skipped"] + found.get("rested", 0) >= 2 * (len(during) - LEADS)
         assert sum(not turn["degraded"] for turn in during) <= LEADS

@@ -117,7 +117,7 @@ async def live(system: System, person: Person) -> None:
     await system.manage("stopProcess", "context_service")
     await system.deliver(person.wrote(f"sem registro {person.mark}"))
     await until(lambda: _stat(system, "unrecorded_turns"))
-    await system.manage("startProcess", "context_service")
+    await system.manage("startProcess", "context_service", False)
     await system.wait_ready()
 
 

@@ -24,7 +24,8 @@ from agentic_sdr.buffer.v1 import buffer_service_pb2
 from agentic_sdr.buffer.v1.buffer_service_pb2_grpc import BufferServiceStub
 from agentic_sdr.context.v1 import context_service_pb2
 from tests.buffer_service.test_service import Worker
-from tests.system.harness import ROOT, free_port
+from tests.deploy.running import free_port
+from tests.system.harness import ROOT
 
 pytestmark = pytest.mark.system
 

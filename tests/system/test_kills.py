@@ -10,13 +10,12 @@ import random
 import uuid
 from collections import Counter
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import pytest
 
 from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
 from agentic_sdr.common.v1 import turn_pb2
-from tests.system.harness import SERVICES, System, new_contact, running, webhook
+from tests.system.harness import SERVICES, System, new_contact, on_the_modules_loop, webhook
 
 KILLS = int(os.environ.get("KILLS", "1"))
 LEADS = 6
@@ -37,6 +36,7 @@ SCRIPT = [
     "ok",
 ]
 
+SETTINGS = {"SDR_AGENT_PLAYBOOK_DELAY_MS": "250"}
 pytestmark = [pytest.mark.system, pytest.mark.timeout(120 + KILLS * 120)]
 
 
@@ -137,30 +137,30 @@ def judge_turn(verdict: Verdict, lead: Lead, turn: pb.Turn) -> None:
         verdict.problems.append(f"{lead.contact}: turn {turn.turn_id} dropped a part")
 
 
+@on_the_modules_loop
 @pytest.mark.parametrize("victim", SERVICES)
-async def test_kill_9_loses_nothing_and_repeats_nothing(tmp_path: Path, victim: str) -> None:
+async def test_kill_9_loses_nothing_and_repeats_nothing(system: System, victim: str) -> None:
     pace = random.Random(victim)
     in_flight = 0
-    async with running(tmp_path, SDR_AGENT_PLAYBOOK_DELAY_MS="250") as system:
-        leads: list[Lead] = []
-        for round_number in range(2 * KILLS):
-            mid_turn = round_number % 2 == 1
-            stop = asyncio.Event()
-            batch = [Lead(new_contact()) for _ in range(LEADS)]
-            leads += batch
-            writers = [asyncio.create_task(write(system, lead, stop, pace)) for lead in batch]
-            if mid_turn:
-                await asyncio.sleep(pace.uniform(0.3, 1.0))
-                await wait_for_turn_in_flight(system)
-                await asyncio.sleep(pace.uniform(0, 0.3))
-                in_flight += 1
-            dead = await system.kill(victim)
-            await asyncio.sleep(pace.uniform(0.2, 1.0))
-            await system.wait_back(victim, dead)
-            await asyncio.sleep(pace.uniform(0.5, 2.0))
-            stop.set()
-            await asyncio.gather(*writers)
-        verdict = await judge(system, leads)
+    leads: list[Lead] = []
+    for round_number in range(2 * KILLS):
+        mid_turn = round_number % 2 == 1
+        stop = asyncio.Event()
+        batch = [Lead(new_contact()) for _ in range(LEADS)]
+        leads += batch
+        writers = [asyncio.create_task(write(system, lead, stop, pace)) for lead in batch]
+        if mid_turn:
+            await asyncio.sleep(pace.uniform(0.3, 1.0))
+            await wait_for_turn_in_flight(system)
+            await asyncio.sleep(pace.uniform(0, 0.3))
+            in_flight += 1
+        dead = await system.kill(victim)
+        await asyncio.sleep(pace.uniform(0.2, 1.0))
+        await system.wait_back(victim, dead)
+        await asyncio.sleep(pace.uniform(0.5, 2.0))
+        stop.set()
+        await asyncio.gather(*writers)
+    verdict = await judge(system, leads)
     print(f"{victim}: {2 * KILLS} kills ({in_flight} in mid-turn), {verdict}")
     assert not verdict.problems, "\n".join(verdict.problems)
     assert in_flight and verdict.acked >= LEADS, "too little happened: the run proves nothing"

@@ -15,10 +15,11 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.stand_ins.evolution_server import EvolutionServer
-from tests.system.harness import ROOT, SERVICES, System, free_port, new_contact, running, webhook
+from tests.deploy.running import free_port
+from tests.system.harness import ROOT, SERVICES, System, new_contact, on_the_modules_loop, running, webhook
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
+SETTINGS = {"SDR_AGENT_PLAYBOOK_DELAY_MS": "700"}
 
 
 def start_alone(name: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -35,67 +36,64 @@ def start_alone(name: str, **environ: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-async def test_the_order_of_starting_does_not_matter(tmp_path: Path) -> None:
-    async with running(tmp_path) as system:
-        for name in SERVICES:
-            await system.manage("stopProcess", name)
-        for name in ("ingress", "agent_service", "context_service", "buffer_service"):
-            await system.manage("startProcess", name, False)
-            await asyncio.sleep(0.7)
-        await system.wait_ready()
-        contact = new_contact()
-        await system.deliver(webhook(contact, "oi"))
-        await system.settled(contact, 1)
-        assert system.heard(contact)
-
-
-@pytest.mark.parametrize("name", SERVICES)
-async def test_sigterm_drains_within_20_seconds_and_loses_nothing(tmp_path: Path, name: str) -> None:
-    async with running(tmp_path, SDR_AGENT_PLAYBOOK_DELAY_MS="700") as system:
-        contacts = [new_contact() for _ in range(5)]
-        await asyncio.gather(*(system.deliver(webhook(c, "oi")) for c in contacts))
-        await asyncio.sleep(0.3)
-        started = time.monotonic()
+@on_the_modules_loop
+async def test_the_order_of_starting_does_not_matter(system: System) -> None:
+    for name in SERVICES:
         await system.manage("stopProcess", name)
-        assert time.monotonic() - started < 20
-        await system.manage("startProcess", name)
-        await system.wait_ready()
-        for contact in contacts:
-            lane = await system.settled(contact, 1)
-            [turn] = lane.ended_turns
-            assert [p.text for p in turn.parts] == system.heard(contact)
-            assert not turn.truncated
+    for name in ("ingress", "agent_service", "context_service", "buffer_service"):
+        await system.manage("startProcess", name, False)
+        await asyncio.sleep(0.7)
+    await system.wait_ready()
+    contact = new_contact()
+    await system.deliver(webhook(contact, "oi"))
+    await system.settled(contact, 1)
+    assert system.heard(contact)
 
 
-async def test_health_follows_the_service_both_ways(tmp_path: Path) -> None:
-    async with running(tmp_path) as system:
-        async with grpc.aio.insecure_channel(system.address["buffer_service"]) as channel:
-            check = health_pb2_grpc.HealthStub(channel).Check
-            answer = await check(health_pb2.HealthCheckRequest(), timeout=5)
-            assert answer.status == health_pb2.HealthCheckResponse.SERVING
-        await system.manage("stopProcess", "agent_service")
-        async with system.http.get(f"http://{system.address['admin']}/readyz") as response:
-            assert response.status == 200
-            assert (await response.json())["degraded"] == ["agent"]
-        await system.manage("stopProcess", "buffer_service")
-        async with system.http.get(f"http://{system.address['admin']}/readyz") as response:
-            assert response.status == 503
-        assert await system.post(webhook(new_contact(), "oi")) == 503
-        await system.manage("startProcess", "buffer_service")
-        await system.manage("startProcess", "agent_service")
-        await system.wait_ready()
+@on_the_modules_loop
+@pytest.mark.parametrize("name", SERVICES)
+async def test_sigterm_drains_within_20_seconds_and_loses_nothing(system: System, name: str) -> None:
+    contacts = [new_contact() for _ in range(5)]
+    await asyncio.gather(*(system.deliver(webhook(c, "oi")) for c in contacts))
+    await asyncio.sleep(0.3)
+    started = time.monotonic()
+    await system.manage("stopProcess", name)
+    assert time.monotonic() - started < 20
+    await system.manage("startProcess", name, False)
+    await system.wait_ready()
+    for contact in contacts:
+        lane = await system.settled(contact, 1)
+        [turn] = lane.ended_turns
+        assert [p.text for p in turn.parts] == system.heard(contact)
+        assert not turn.truncated
 
 
-async def test_a_second_buffer_on_the_same_file_refuses_to_start(tmp_path: Path) -> None:
-    async with running(tmp_path) as system:
-        second = await asyncio.to_thread(
-            start_alone,
-            "buffer_service",
-            SDR_DATA_DIR=str(system.directory),
-            SDR_BUFFER_ADDRESS=f"127.0.0.1:{free_port()}",
-        )
-        assert second.returncode == 3
-        assert "in use by another buffer" in second.stderr
+@on_the_modules_loop
+async def test_health_follows_the_service_both_ways(system: System) -> None:
+    async with grpc.aio.insecure_channel(system.address["buffer_service"]) as channel:
+        check = health_pb2_grpc.HealthStub(channel).Check
+        answer = await check(health_pb2.HealthCheckRequest(), timeout=5)
+        assert answer.status == health_pb2.HealthCheckResponse.SERVING
+    await system.manage("stopProcess", "agent_service")
+    await system.wait_ready(without=["agent"])
+    await system.manage("stopProcess", "buffer_service")
+    await system.wait_not_ready()
+    assert await system.post(webhook(new_contact(), "oi")) == 503
+    await system.manage("startProcess", "buffer_service", False)
+    await system.manage("startProcess", "agent_service", False)
+    await system.wait_ready()
+
+
+@on_the_modules_loop
+async def test_a_second_buffer_on_the_same_file_refuses_to_start(system: System) -> None:
+    second = await asyncio.to_thread(
+        start_alone,
+        "buffer_service",
+        SDR_DATA_DIR=str(system.directory),
+        SDR_BUFFER_ADDRESS=f"127.0.0.1:{free_port()}",
+    )
+    assert second.returncode == 3
+    assert "in use by another buffer" in second.stderr
 
 
 def test_a_taken_port_names_who_holds_it(tmp_path: Path) -> None:
@@ -139,19 +137,14 @@ def test_an_unsafe_configuration_does_not_start(
 
 async def test_a_blocked_worker_loses_its_turn_to_nobody_but_itself(tmp_path: Path) -> None:
     """SIGSTOP of ingress for three leases: its old epoch is refused, and the lead gets one answer."""
-    async with EvolutionServer() as provider:
-        system = System(tmp_path, provider, SDR_AGENT_PLAYBOOK_DELAY_MS="1500", SDR_BUFFER_LEASE_MS="1500")
-        try:
-            await system.start()
-            contact = new_contact()
-            await system.deliver(webhook(contact, "oi"))
-            await asyncio.sleep(0.3)
-            pid = await system.kill("ingress", signal.SIGSTOP)
-            await asyncio.sleep(4.5)
-            os.kill(pid, signal.SIGCONT)
-            lane = await system.settled(contact, 1)
-            [turn] = lane.ended_turns
-            assert [p.text for p in turn.parts] == system.heard(contact)
-            assert len(system.heard(contact)) == len(set(system.heard(contact)))
-        finally:
-            await system.stop()
+    async with running(tmp_path, SDR_AGENT_PLAYBOOK_DELAY_MS="1500", SDR_BUFFER_LEASE_MS="1500") as system:
+        contact = new_contact()
+        await system.deliver(webhook(contact, "oi"))
+        await asyncio.sleep(0.3)
+        pid = await system.kill("ingress", signal.SIGSTOP)
+        await asyncio.sleep(4.5)
+        os.kill(pid, signal.SIGCONT)
+        lane = await system.settled(contact, 1)
+        [turn] = lane.ended_turns
+        assert [p.text for p in turn.parts] == system.heard(contact)
+        assert len(system.heard(contact)) == len(set(system.heard(contact)))
