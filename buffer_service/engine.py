@@ -12,6 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import apsw
+
 from buffer_service.store import copies
 from buffer_service.store.sqlite import SqliteStore
 from buffer_service.turn_taking import Policy, TurnTaking
@@ -28,6 +30,7 @@ MAX_WAIT_S = 0.2
 SLEPT_MS = 1_500
 QUIET_MS = 5_000
 SMALL_FILE = 64 << 20
+SCRUB_AGAIN_MS = 600_000
 _log = logs.get(__name__)
 
 
@@ -68,6 +71,7 @@ class Engine:
         self._opened: concurrent.futures.Future[None] = concurrent.futures.Future()
         self._failed: asyncio.Future[None] = self._loop.create_future()
         self._next_housekeeping = 0
+        self._next_scrub = 0
         self._changes = 0
         self._last_change = 0
         self._last_tick = clock.now_ms()
@@ -187,11 +191,20 @@ class Engine:
                 self._last_tick = now
                 self._housekeep(now)
             self.turns.keep_frames()
-        if self.store.erased:
-            self.store.vacuum(at_most_bytes=1 << 62 if self._quiet() else SMALL_FILE)
+        if self.store.erased and self._last_tick >= self._next_scrub:
+            self._scrub()
         frames = self.turns.take_frames()
         if group or frames:
             self._loop.call_soon_threadsafe(self._answer, group, frames)
+
+    def _scrub(self) -> None:
+        """Leaves nothing of what was erased. A disk without room for it must not stop the turns, also not after the
+        next start."""
+        try:
+            self.store.vacuum(at_most_bytes=1 << 62 if self._quiet() else SMALL_FILE)
+        except apsw.FullError:
+            self._next_scrub = self._last_tick + SCRUB_AGAIN_MS
+            _log.error("erased_rest_kept", cause="no room on the disk to rebuild the file")
 
     def _quiet(self) -> bool:
         """Nothing was written for a while. Heartbeats and probes come all the time, and write nothing."""

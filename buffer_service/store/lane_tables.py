@@ -302,13 +302,14 @@ class LaneTables(Connection):
         for turn, row, parts in list(self._turns.values()):
             self._save_turn(turn, row, parts)
         for message, row in list(self._messages.values()):
-            now = (message.conversation_id, int(message.record_only), message.turn_id)
-            if now != (row[2], row[7], row[8]):
+            now = (message.conversation_id, message.accepted_at, int(message.record_only), message.turn_id)
+            if now != (row[2], row[3], row[7], row[8]):
                 self.db.execute(
-                    "UPDATE message SET conversation_id = ?, record_only = ?, turn_id = ? WHERE sequence = ?",
+                    "UPDATE message SET conversation_id = ?, accepted_at = ?, record_only = ?, turn_id = ? "
+                    "WHERE sequence = ?",
                     (*now, message.sequence),
                 )
-                self._messages[message.sequence] = (message, (*row[:2], now[0], *row[3:7], *now[1:]))
+                self._messages[message.sequence] = (message, (*row[:2], *now[:2], *row[4:7], *now[2:]))
 
     def _save_lane(self, lane: Lane, before: rows.Row | None, echoes_before: list[Echo]) -> None:
         row = rows.lane_row(lane)

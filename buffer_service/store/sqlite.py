@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import apsw
+
 from buffer_service.store import rows
 from buffer_service.store.lane_tables import LaneTables
 from buffer_service.turn_taking.entities import InboxMessage, Lane, Scope, Turn
@@ -267,14 +269,19 @@ class SqliteStore(LaneTables):
 
     def vacuum(self, *, at_most_bytes: int) -> bool:
         """Leaves nothing of what was erased in the file or its log; True when done. Copies the file, so a large one has
-        to wait for a quiet moment. Outside a transaction only."""
+        to wait for a quiet moment. Outside a transaction only. Raises FullError when the disk has no room for it."""
         if self._in_log:
             self.query("PRAGMA wal_checkpoint(TRUNCATE)")
             self._in_log = False
         if self.path.stat().st_size > at_most_bytes:
             return False
         # secure_delete misses the copies that page rebalancing leaves behind.
-        self.query("VACUUM")
+        try:
+            self.query("VACUUM")
+        except apsw.FullError:
+            # What it wrote until then would keep the disk full.
+            self.query("PRAGMA wal_checkpoint(TRUNCATE)")
+            raise
         self.query("DELETE FROM meta WHERE name = ?", (_TO_SCRUB,))
         self.query("PRAGMA wal_checkpoint(TRUNCATE)")
         self.erased = False

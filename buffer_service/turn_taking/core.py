@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from buffer_service.turn_taking.entities import Echo, EndReason, Incoming, Lane, SendOutcome, Turn
+from buffer_service.turn_taking.entities import Echo, EndReason, Incoming, Lane, Pause, SendOutcome, Turn
 from buffer_service.turn_taking.frames import Drain, Reason, Revoke
 from buffer_service.turn_taking.hold import Cue
 from buffer_service.turn_taking.lanes import same_text
@@ -27,10 +27,12 @@ class TurnTaking(Replies):
     # ---- start
 
     def restore(self, now: int, lanes: Iterable[Lane]) -> None:
-        """Takes up what a store holds: every turn gets one fresh lease, attempt windows begin anew."""
+        """Takes up what a store holds: every turn gets one fresh lease, attempt windows begin anew, and nothing is of
+        later than now."""
         held = list(lanes)
         for lane in held:
             self.touch(lane)
+            _bring_back(now, lane)
             if lane.turn:
                 run = self.runs[lane.turn.turn_id] = Run(conversation_id=lane.conversation_id, given=True)
                 run.not_before = now + self.policy.lease
@@ -324,3 +326,15 @@ class TurnTaking(Replies):
         if not turn and lane.unrecorded and self.clock(lane).record_after > now:
             times.append(self.clock(lane).record_after)
         return max(now + 1, min(times)) if times else None
+
+
+def _bring_back(now: int, lane: Lane) -> None:
+    """The clock may have been set back while no buffer ran: nobody is to wait until those instants come again."""
+    turn, pause = lane.turn, lane.pause
+    for message in [*lane.pending, *(turn.messages if turn else ())]:
+        message.accepted_at = min(message.accepted_at, now)
+    if turn:
+        turn.opened_at = min(turn.opened_at, now)
+    if pause:
+        lane.pause = Pause(since=min(pause.since, now), renewed_at=min(pause.renewed_at, now), reason=pause.reason)
+    lane.activity_at = min(lane.activity_at, now)

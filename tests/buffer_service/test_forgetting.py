@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import apsw
 import grpc
@@ -222,6 +222,37 @@ async def test_a_large_file_is_rebuilt_when_nothing_is_written_though_a_worker_b
             while marked in (tmp_path / "buffer.db").read_bytes():
                 await worker.call.write(pb.RunTurnsRequest(heartbeat=pb.Heartbeat()))
                 await asyncio.sleep(0.01)
+
+
+async def test_a_disk_without_room_to_rebuild_the_file_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine died of it, and so did that of every process after it: nobody was answered until there was room."""
+    query = SqliteStore.query
+
+    def no_room(self: SqliteStore, sql: str, args: tuple[object, ...] = ()) -> list[tuple[Any, ...]]:
+        if sql == "VACUUM":
+            raise apsw.FullError("database or disk is full")
+        return query(self, sql, args)
+
+    monkeypatch.setattr(SqliteStore, "query", no_room)
+    clock = ManualClock(start_ms=int(time.time() * 1000))
+    for number in range(2):
+        async with in_process(BufferApp(settings(tmp_path), clock=clock)) as channel:
+            stub = BufferServiceStub(channel)
+            await enqueue(stub, message(f"m{number}", CANARY))
+            await forget(stub)
+            await stub.GetStats(pb.GetStatsRequest(), timeout=5)
+    async with in_process(BufferApp(settings(tmp_path), clock=clock)) as channel:
+        stub = BufferServiceStub(channel)
+        await stub.GetStats(pb.GetStatsRequest(), timeout=5)
+        monkeypatch.undo()
+        clock.advance(engine.SCRUB_AGAIN_MS)
+        await stub.GetStats(pb.GetStatsRequest(), timeout=5)
+        await stub.GetStats(pb.GetStatsRequest(), timeout=5)
+    store = SqliteStore(tmp_path / "buffer.db")
+    assert not store.erased, "made up for as soon as there is room"
+    store.close()
 
 
 async def test_what_a_process_did_not_come_to_the_next_one_does(

@@ -20,6 +20,7 @@ from buffer_service.app import BufferApp
 from buffer_service.turn_taking import TurnTaking
 from buffer_service.turn_taking.entities import InboxMessage, Lane
 from service_kit.clock import ManualClock
+from service_kit.durations import duration_to_ms, timestamp_to_ms
 from service_kit.testing import in_process
 from tests.buffer_service.test_service import SCOPE, Worker, echo, enqueue, lane, message, settings
 
@@ -511,3 +512,34 @@ async def test_an_oversized_turn_kills_one_worker_after_the_other(tmp_path: Path
         assert [len(m.text) for m in letter.messages] == [64_000] * 16, "nothing is lost"
         assert texts(await s.until(healthy.assigned(), healthy)) == ["e agora?"]
         assert (await lane(s.stub, result.conversation_id)).needs_human
+
+
+@both
+async def test_a_clock_that_was_set_back_while_nobody_ran(tmp_path: Path, strategy: str) -> None:
+    """The machine came up with the right time, an hour before the one that it went down with. What had been accepted
+    in that future was held, and collected, until the hour was over; the pause of a human lasted longer by it."""
+    clock = ManualClock(int(time.time() * 1000))
+    async with shop(tmp_path / "a", clock, SDR_BUFFER_STRATEGY=strategy) as s:
+        worker = await s.worker()
+        await enqueue(s.stub, message("m1", "1"))
+        turn = await worker.assigned()
+        first = await s.until(worker.commit(turn, "um"), worker)
+        assert first.go
+        await enqueue(s.stub, message("m2", "2"))
+        other = message_pb2.Contact(contact="5581999990002", aliases=["phone:5581999990002"])
+        [paused] = await enqueue(s.stub, message("h1", "deixa", human=True, contact=other))
+        left = s.killed()
+    clock = ManualClock(clock.now_ms() - 3_600_000)
+    async with shop(left, clock, SDR_BUFFER_STRATEGY=strategy) as s:
+        began = clock.now_ms()
+        worker = await s.worker("new")
+        again = await s.until(worker.assigned(), worker)
+        assert (await worker.commit(again, "um")).complete
+        await worker.finish(again)
+        second = await s.until(worker.assigned(), worker)
+        assert texts(second) == ["2"]
+        assert duration_to_ms(second.remaining) <= 30_000
+        await s.until(worker.commit(second, "dois"), worker)
+        assert clock.now_ms() - began < 30_000
+        resumes = timestamp_to_ms((await lane(s.stub, paused.conversation_id)).pause.resume_time)
+        assert resumes <= began + 8 * 3_600_000
