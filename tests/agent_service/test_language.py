@@ -77,11 +77,37 @@ async def test_words_before_and_after_a_call_are_two_bubbles(server: OpenAIServe
     assert heard.text == "Prazer, João!\n\nQual a sua cidade?" and len(heard.effects) == 1
 
 
-async def test_a_hand_over_without_words_is_silence(server: OpenAIServer) -> None:
-    server.script.extend([calls(HUMAN), says()])
+@pytest.mark.parametrize(
+    "script",
+    [[calls(HUMAN), says()], [calls(HUMAN)] * 3, [calls(HUMAN, finish="length"), says()]],
+    ids=["it says nothing", "it calls for ever", "it was cut"],
+)
+async def test_a_hand_over_without_words_gets_the_persona_s(server: OpenAIServer, script: list[Answer]) -> None:
+    """The lead had asked for a person, and was answered by silence for as long as nobody looked."""
+    server.script.extend(script)
     async with serving(server) as stub:
         heard = await ask(stub)
-    assert heard.reason == "SILENT" and not heard.text and heard.effects[0].HasField("handoff")
+        again = says_handed_over(heard.text)
+        server.script.extend(script)
+        second = await ask(stub, version=2, history=[again])
+    assert heard.text in demo().sentences.handoff and heard.order[:2] == ["effect", "text"]
+    assert heard.done is not None and heard.done.model == REAL and not heard.done.fallback
+    assert [each.WhichOneof("effect") for each in heard.effects] == ["handoff"]
+    assert second.text in demo().sentences.handoff and second.text != heard.text, "nobody hears the same twice"
+
+
+async def test_a_hand_over_that_goes_on_after_a_crash_is_not_doubled(server: OpenAIServer) -> None:
+    server.script.extend([calls(HUMAN), says()])
+    async with serving(server) as stub:
+        requests = frames(("oi",), "c-1", 10_000, {})
+        requests[0].begin.said.append("Já passei pra equipe.")
+        responses = [response async for response in stub.Respond(iter(requests), timeout=TIMEOUT_S)]
+    assert [response.WhichOneof("frame") for response in responses] == ["effect", "usage", "done"]
+
+
+def says_handed_over(text: str) -> lead_pb2.HistoryMessage:
+    sent = ms_to_timestamp(MONDAY_10H - 60_000)
+    return lead_pb2.HistoryMessage(author=message_pb2.AUTHOR_ASSISTANT, text=text, create_time=sent, sequence=2)
 
 
 async def test_a_hand_over_with_words_needs_no_further_call(server: OpenAIServer) -> None:
