@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any, cast
 
 import grpc
@@ -12,6 +13,8 @@ import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from agent_service.app import AgentApp
+from agent_service.conversation import Author, Line, TextDelta, Turn
+from agent_service.models.budgets import limit_reply
 from agentic_sdr.agent.v1 import agent_service_pb2 as pb
 from agentic_sdr.agent.v1 import agent_service_pb2_grpc as rpc
 from agentic_sdr.common.v1 import lead_pb2, message_pb2
@@ -20,7 +23,7 @@ from service_kit.durations import ms_to_timestamp
 from service_kit.settings import ConfigurationError
 from service_kit.testing import in_process
 from tests.agent_service.language import TIMEOUT_S, ask, frames, serving, settings_for, until_warm
-from tests.agent_service.talking import MONDAY_10H, demo
+from tests.agent_service.talking import MONDAY_10H, demo, messages
 from tests.stand_ins.openai_server import MODEL, Answer, Called, OpenAIServer, Told, calls, refuses, says
 
 REAL = f"openai:{MODEL}"
@@ -234,6 +237,23 @@ async def test_a_used_up_budget_makes_no_call(server: OpenAIServer, scope: str) 
         assert (await ask(stub, usage=above, version=2, history=[today])).reason == "SILENT"
         assert (await ask(stub, usage=above, version=2, history=[yesterday])).text == demo().limit_sentence
     assert len(server.turns) == 1
+
+
+@pytest.mark.parametrize(
+    ("said_at", "asked_at", "again"),
+    [
+        ("2026-03-09T23:00Z", "2026-03-10T02:00Z", True),  # 20:00 and 23:00 of one evening in Recife
+        ("2026-03-10T01:00Z", "2026-03-10T11:00Z", True),  # 22:00, and 8:00 of the next day
+        ("2026-03-10T11:00Z", "2026-03-10T23:00Z", False),  # 8:00 and 20:00 of one day
+    ],
+)
+def test_the_limit_is_said_once_a_day(said_at: str, asked_at: str, again: bool) -> None:
+    """The budget's day is UTC's, "said today" was the business's: a budget that came back at 21:00 and was used up once
+    more the same evening was silence, and no human was called."""
+    said_ms, now_ms = (round(datetime.fromisoformat(each).timestamp() * 1000) for each in (said_at, asked_at))
+    line = Line(author=Author.ASSISTANT, text=demo().limit_sentence, sent_ms=said_ms, fallback=True)
+    events = list(limit_reply(demo(), Turn(messages=messages("oi"), now_ms=now_ms, history=(line,))))
+    assert any(isinstance(event, TextDelta) for event in events) == again
 
 
 def said_limit(sent_ms: int) -> lead_pb2.HistoryMessage:
