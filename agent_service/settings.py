@@ -89,7 +89,7 @@ class ModelSettings(ProcessSettings):
         500_000,
         ge=0,
         validation_alias="SDR_AGENT_DAILY_TOKENS_PER_CONVERSATION",
-        description="Above it the persona's limit_sentence is said, once a day. 0: no limit.",
+        description="Above it the persona's limit_sentence is said, once a day. Days are counted in UTC. 0: no limit.",
     )
     daily_tokens_per_tenant: int = Field(
         0,

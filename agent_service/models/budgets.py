@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import UTC, date, datetime
 
 from agent_service.conversation import EffectCalled, End, Ended, HandOver, ModelEvent, TextDelta, Turn
 from agent_service.persona import Persona
@@ -39,15 +39,18 @@ def limit_reply(persona: Persona, turn: Turn) -> Iterator[ModelEvent]:
 
 
 def _was_said_today(persona: Persona, turn: Turn) -> bool:
-    today = _day(persona, turn.now_ms)
+    today = _days(persona, turn.now_ms)
     return any(
         line.fallback
         and line.text.strip()
         and line.text in persona.limit_sentence
-        and _day(persona, line.sent_ms) == today
+        and _days(persona, line.sent_ms) == today
         for line in turn.history
     )
 
 
-def _day(persona: Persona, epoch_ms: int) -> date:
-    return datetime.fromtimestamp(epoch_ms / 1000, persona.zone).date()
+def _days(persona: Persona, epoch_ms: int) -> tuple[date, date]:
+    """The day that the budget counts, which is UTC's, and the business's own. Either one that is new is worth the
+    sentence: a budget that comes back in the evening and is used up again, and the next morning."""
+    moment = datetime.fromtimestamp(epoch_ms / 1000, UTC)
+    return moment.date(), moment.astimezone(persona.zone).date()

@@ -162,6 +162,7 @@ class Chain:
                 trouble = failed
                 if isinstance(failed, SummaryFailed):
                     spent.add(failed.spent)
+                self._probe_if_resting(link)
                 continue
             if made is not None:
                 return spent.added_to(made)

@@ -38,6 +38,8 @@ _OPEN_S = 5.0
 _TOUCH_AFTER_S = 25.0
 # They would add headers to every request, or print prompts; the client offers no other way to keep them out.
 _REFUSED_VARIABLES = ("OPENAI_CUSTOM_HEADERS", "OPENAI_LOG")
+# What the client raises for half JSON, broken UTF-8, or JSON of another shape.
+_NOT_READ = (ValueError, TypeError, AttributeError, KeyError)
 _log = logs.get(__name__)
 
 
@@ -110,7 +112,7 @@ class OpenAIEngine:
             # Many compatible servers list no models; the warm-up tells whether they answer.
         except (openai.APIConnectionError, TimeoutError) as error:
             _log.warning("model_server_unreachable", model=self._name, error=type(error).__name__)
-        except (openai.APIError, ValueError):
+        except (openai.APIError, *_NOT_READ):
             # An answer that is no list of models still opened the connection.
             self._owes_since = None
 
@@ -185,7 +187,7 @@ class OpenAIEngine:
             try:
                 async with asyncio.timeout(_OPEN_S):
                     await self._client.models.list()
-            except (openai.OpenAIError, TimeoutError, ValueError) as error:
+            except (openai.OpenAIError, TimeoutError, *_NOT_READ) as error:
                 _log.debug("connection_not_kept_warm", model=self._name, error=type(error).__name__)
 
     async def _chat(
@@ -223,8 +225,7 @@ class OpenAIEngine:
             raise self._failed(error, warming=warming) from None
         except (ModelTrouble, TimeoutError) as error:
             raise self._note(error if isinstance(error, ModelTrouble) else ModelTrouble(Trouble.OUT_OF_TIME)) from None
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
-            # Half JSON, broken UTF-8, or JSON of another shape.
+        except _NOT_READ as error:
             raise self._note(ModelTrouble(Trouble.BROKEN, type(error).__name__)) from None
         finally:
             self._open_streams -= 1

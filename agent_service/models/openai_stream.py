@@ -10,6 +10,7 @@ from agent_service.models.tool_deltas import ToolDeltas
 # More characters than this for each allowed token, and the server ignores the limit that it was given.
 _CHARS_PER_TOKEN = 12
 _SPARE_CHARS = 400
+_MOST_TOKENS = 10**9
 _STOPPED = frozenset({"stop", "eos", "end_turn", "tool_calls", "function_call"})
 _FILTERED = "content_filter"
 
@@ -70,22 +71,24 @@ def _reasoning(delta: Any) -> object:
 
 
 def _usage(chunk: Any) -> ChatUsage | None:
-    told = getattr(chunk, "usage", None)
-    timings = getattr(chunk, "timings", None) or {}
-    cached = timings.get("cache_n") if isinstance(timings, dict) else None
-    if told is None:
-        return None if cached is None else _of_timings(timings)
+    """What the chunk tells of tokens; None when it tells nothing, so that they are estimated."""
+    told, timings = getattr(chunk, "usage", None), getattr(chunk, "timings", None)
+    # llama.cpp counts what it read anew (`prompt_n`) and what its cache held (`cache_n`).
+    own = timings if isinstance(timings, dict) else {}
+    cached = _tokens(own.get("cache_n"))
+    if told is None and "cache_n" in own:
+        return ChatUsage(
+            prompt=_tokens(own.get("prompt_n")) + cached, cached=cached, completion=_tokens(own.get("predicted_n"))
+        )
     details = getattr(told, "prompt_tokens_details", None)
-    return ChatUsage(
-        prompt=told.prompt_tokens or 0,
-        cached=getattr(details, "cached_tokens", None) or cached or 0,
-        completion=told.completion_tokens or 0,
+    usage = ChatUsage(
+        prompt=_tokens(getattr(told, "prompt_tokens", None)),
+        cached=_tokens(getattr(details, "cached_tokens", None)) or cached,
+        completion=_tokens(getattr(told, "completion_tokens", None)),
     )
+    return usage if usage.prompt or usage.completion else None
 
 
-def _of_timings(timings: dict[str, Any]) -> ChatUsage:
-    """llama.cpp counts what it read anew (`prompt_n`) and what its cache held (`cache_n`)."""
-    cached = int(timings["cache_n"])
-    return ChatUsage(
-        prompt=int(timings.get("prompt_n", 0)) + cached, cached=cached, completion=int(timings.get("predicted_n", 0))
-    )
+def _tokens(value: object) -> int:
+    """The server's number; 0 for what is none. One that no store takes would keep the whole turn out of the books."""
+    return int(value) if isinstance(value, int | float) and 0 <= value <= _MOST_TOKENS else 0

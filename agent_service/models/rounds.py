@@ -33,6 +33,7 @@ from agent_service.conversation import (
 from agent_service.models.deadline import Deadline
 from agent_service.output_policy import EMPTY, REPEATED, OutputFilter, Unfit
 from agent_service.persona import Persona
+from agent_service.playbook.triggers import handoff_sentence
 from agent_service.tools import DEFAULT_REASON, HAND_OVER, UPDATE_LEAD, ToolRefused, read_call
 from service_kit import logs
 
@@ -212,10 +213,10 @@ class Rounds:
         """The rest of what was said beside calls that never stopped. Raises ModelTrouble when there is nothing."""
         try:
             rest = self._output.finish()
-        except Unfit:
-            if not self._spoke:
+        except Unfit as unfit:
+            if not self._spoke and not self._left_silent(unfit):
                 raise ModelTrouble(Trouble.TOOL_LOOP, f"no words after {MAX_ROUNDS} calls") from None
-            rest = ""
+            rest = "" if self._spoke else self._handoff_words()
         yield from self._say(rest)
 
     def _end(self, this: _Round) -> Iterator[ModelEvent]:
@@ -227,20 +228,25 @@ class Rounds:
             try:
                 rest = self._output.finish()
             except Unfit as unfit:
-                end = self._without_words(unfit)
-                yield from self._effects()
-                yield Ended(why=end)
-                return
+                rest = self._instead_of_words(unfit)
             yield from self._say(rest)
         yield from self._effects()
         yield Ended(why=End.LENGTH if cut or self._output.cut else End.STOP)
 
-    def _without_words(self, unfit: Unfit) -> End:
+    def _instead_of_words(self, unfit: Unfit) -> str:
         if self._turn.said and unfit.reason in (EMPTY, REPEATED):
-            return End.STOP  # What was said before is the whole reply.
-        if self._handed_over and unfit.reason == EMPTY:
-            return End.SILENT
+            return ""  # What was said before is the whole reply.
+        if self._left_silent(unfit):
+            return self._handoff_words()
         raise _trouble(unfit) from None
+
+    def _left_silent(self, unfit: Unfit) -> bool:
+        """Whether the model called a human and said nothing of it, in this reply or before."""
+        return self._handed_over and not self._turn.said and unfit.reason == EMPTY
+
+    def _handoff_words(self) -> str:
+        [*_, reason] = [effect.reason for effect in self._done if isinstance(effect, HandOver)]
+        return handoff_sentence(self._persona, self._turn, reason)
 
     def _estimated(self, request: ChatRequest, this: _Round) -> ChatUsage:
         """For servers that don't tell, and for calls that broke: a budget must see them too."""

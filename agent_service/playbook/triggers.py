@@ -22,9 +22,13 @@ def triggered_reply(persona: Persona, turn: Turn) -> Reply | None:
     reasons = [reason for message in turn.messages if (reason := trigger_reason(clip(message.text), persona))]
     if not reasons:
         return None
-    words = Past.of(persona, turn.history).pick(handoff_words(persona, reasons[-1]))
     handed_over = persona.handoff_stage
     stage: tuple[Effect, ...] = (LeadPatch(stage=handed_over),) if turn.lead.stage != handed_over else ()
-    return Reply(
-        bubbles=(fill(words, values(persona, turn.lead, turn)),), effects=(*stage, HandOver(reason=reasons[-1]))
-    )
+    words = handoff_sentence(persona, turn, reasons[-1])
+    return Reply(bubbles=(words,), effects=(*stage, HandOver(reason=reasons[-1])))
+
+
+def handoff_sentence(persona: Persona, turn: Turn, reason: str) -> str:
+    """What the persona says to somebody who is handed over for that reason."""
+    words = Past.of(persona, turn.history).pick(handoff_words(persona, reason))
+    return fill(words, values(persona, turn.lead, turn))

@@ -408,6 +408,21 @@ async def test_summaries_come_from_the_first_model_that_writes_them() -> None:
         await chain(broken, Scripted()).summarize(**ask)  # type: ignore[arg-type]
 
 
+async def test_a_server_that_failed_at_summaries_comes_back_by_itself(clock: ManualClock) -> None:
+    """Two summaries that could not reach it put it to rest, nobody probed it, and the playbook answered for good."""
+    first = Scripted(summary=ModelTrouble(Trouble.UNREACHABLE))
+    made = chain(first, Scripted(name="second"), clock=clock)
+    for _ in range(2):
+        with pytest.raises(ModelTrouble):
+            await made.summarize(summary="", history=(), lead=Lead(), ends_at=1e9)
+    assert not made.states()[0].available
+    await until(clock, lambda: clock.sleepers == 1)
+    clock.advance(1_000)
+    await settled()
+    assert ended(await played(made)).model == "first"
+    await made.close()
+
+
 async def test_summaries_that_failed_are_paid_for_with_the_one_that_did_not() -> None:
     ask = {"summary": "", "history": (), "lead": Lead(), "ends_at": 1e9}
     failed = Scripted(summary=SummaryFailed(ModelTrouble(Trouble.UNFIT), SPENT))

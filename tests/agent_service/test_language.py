@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Any, cast
 
 import grpc
@@ -12,6 +13,8 @@ import structlog
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from agent_service.app import AgentApp
+from agent_service.conversation import Author, Line, TextDelta, Turn
+from agent_service.models.budgets import limit_reply
 from agentic_sdr.agent.v1 import agent_service_pb2 as pb
 from agentic_sdr.agent.v1 import agent_service_pb2_grpc as rpc
 from agentic_sdr.common.v1 import lead_pb2, message_pb2
@@ -20,7 +23,7 @@ from service_kit.durations import ms_to_timestamp
 from service_kit.settings import ConfigurationError
 from service_kit.testing import in_process
 from tests.agent_service.language import TIMEOUT_S, ask, frames, serving, settings_for, until_warm
-from tests.agent_service.talking import MONDAY_10H, demo
+from tests.agent_service.talking import MONDAY_10H, demo, messages
 from tests.stand_ins.openai_server import MODEL, Answer, Called, OpenAIServer, Told, calls, refuses, says
 
 REAL = f"openai:{MODEL}"
@@ -77,11 +80,37 @@ async def test_words_before_and_after_a_call_are_two_bubbles(server: OpenAIServe
     assert heard.text == "Prazer, João!\n\nQual a sua cidade?" and len(heard.effects) == 1
 
 
-async def test_a_hand_over_without_words_is_silence(server: OpenAIServer) -> None:
-    server.script.extend([calls(HUMAN), says()])
+@pytest.mark.parametrize(
+    "script",
+    [[calls(HUMAN), says()], [calls(HUMAN)] * 3, [calls(HUMAN, finish="length"), says()]],
+    ids=["it says nothing", "it calls for ever", "it was cut"],
+)
+async def test_a_hand_over_without_words_gets_the_persona_s(server: OpenAIServer, script: list[Answer]) -> None:
+    """The lead had asked for a person, and was answered by silence for as long as nobody looked."""
+    server.script.extend(script)
     async with serving(server) as stub:
         heard = await ask(stub)
-    assert heard.reason == "SILENT" and not heard.text and heard.effects[0].HasField("handoff")
+        again = says_handed_over(heard.text)
+        server.script.extend(script)
+        second = await ask(stub, version=2, history=[again])
+    assert heard.text in demo().sentences.handoff and heard.order[:2] == ["effect", "text"]
+    assert heard.done is not None and heard.done.model == REAL and not heard.done.fallback
+    assert [each.WhichOneof("effect") for each in heard.effects] == ["handoff"]
+    assert second.text in demo().sentences.handoff and second.text != heard.text, "nobody hears the same twice"
+
+
+async def test_a_hand_over_that_goes_on_after_a_crash_is_not_doubled(server: OpenAIServer) -> None:
+    server.script.extend([calls(HUMAN), says()])
+    async with serving(server) as stub:
+        requests = frames(("oi",), "c-1", 10_000, {})
+        requests[0].begin.said.append("Já passei pra equipe.")
+        responses = [response async for response in stub.Respond(iter(requests), timeout=TIMEOUT_S)]
+    assert [response.WhichOneof("frame") for response in responses] == ["effect", "usage", "done"]
+
+
+def says_handed_over(text: str) -> lead_pb2.HistoryMessage:
+    sent = ms_to_timestamp(MONDAY_10H - 60_000)
+    return lead_pb2.HistoryMessage(author=message_pb2.AUTHOR_ASSISTANT, text=text, create_time=sent, sequence=2)
 
 
 async def test_a_hand_over_with_words_needs_no_further_call(server: OpenAIServer) -> None:
@@ -208,6 +237,23 @@ async def test_a_used_up_budget_makes_no_call(server: OpenAIServer, scope: str) 
         assert (await ask(stub, usage=above, version=2, history=[today])).reason == "SILENT"
         assert (await ask(stub, usage=above, version=2, history=[yesterday])).text == demo().limit_sentence
     assert len(server.turns) == 1
+
+
+@pytest.mark.parametrize(
+    ("said_at", "asked_at", "again"),
+    [
+        ("2026-03-09T23:00Z", "2026-03-10T02:00Z", True),  # 20:00 and 23:00 of one evening in Recife
+        ("2026-03-10T01:00Z", "2026-03-10T11:00Z", True),  # 22:00, and 8:00 of the next day
+        ("2026-03-10T11:00Z", "2026-03-10T23:00Z", False),  # 8:00 and 20:00 of one day
+    ],
+)
+def test_the_limit_is_said_once_a_day(said_at: str, asked_at: str, again: bool) -> None:
+    """The budget's day is UTC's, "said today" was the business's: a budget that came back at 21:00 and was used up once
+    more the same evening was silence, and no human was called."""
+    said_ms, now_ms = (round(datetime.fromisoformat(each).timestamp() * 1000) for each in (said_at, asked_at))
+    line = Line(author=Author.ASSISTANT, text=demo().limit_sentence, sent_ms=said_ms, fallback=True)
+    events = list(limit_reply(demo(), Turn(messages=messages("oi"), now_ms=now_ms, history=(line,))))
+    assert any(isinstance(event, TextDelta) for event in events) == again
 
 
 def said_limit(sent_ms: int) -> lead_pb2.HistoryMessage:

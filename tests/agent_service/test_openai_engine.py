@@ -154,6 +154,32 @@ async def test_tool_calls_are_put_together(server: OpenAIServer) -> None:
     assert text_of(events) == "Certo. " and events[-1] == ChatEnd(reason="tool_calls")
 
 
+@pytest.mark.parametrize("told", [Told(prompt=0, completion=0), Told(prompt=-5, completion=10**15)])
+async def test_tokens_that_cannot_be_are_not_told(server: OpenAIServer, told: Told) -> None:
+    """They went as they were into the turn's record, which the store refuses, again and again."""
+    server.script.append(says("a", told=told))
+    async with engine_of(server) as engine:
+        events = await events_of(engine)
+    assert events == [TextPiece(text="a"), ChatEnd(reason="stop")]
+
+
+@pytest.mark.parametrize("body", [[{"id": MODEL}], "ok", None])
+async def test_a_list_of_models_of_another_shape_is_no_trouble(server: OpenAIServer, body: object) -> None:
+    """Some servers answer with the bare list: the agent did not start, with a traceback of the client library."""
+    server.models_body = body
+    clock = ManualClock()
+    async with engine_of(server, clock=clock) as engine:
+        for _ in range(2):
+            before = server.models_asked
+            while not clock.sleepers:
+                await asyncio.sleep(0.005)
+            clock.advance(26_000)
+            async with asyncio.timeout(LONG_S):
+                while server.models_asked == before:
+                    await asyncio.sleep(0.005)
+        assert await events_of(engine)
+
+
 async def test_usage_is_zero_or_absent_where_the_server_does_not_tell(server: OpenAIServer) -> None:
     server.script.extend(
         [says("a", fault="no_usage"), says("b", fault="no_usage", timings={"prompt_n": 3, "cache_n": 9})]

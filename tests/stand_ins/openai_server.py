@@ -110,6 +110,7 @@ class OpenAIServer:
         self.warm_up: Answer | None = says("o")
         self.models_status = 200
         self.models_wait_s = 0.0
+        self.models_body: Any = {"object": "list", "data": [{"id": MODEL, "object": "model"}]}
         self.models_asked = 0
         self.connections = 0
         self.open_streams = 0
@@ -163,7 +164,7 @@ class OpenAIServer:
         await asyncio.sleep(self.models_wait_s)
         if self.models_status != 200:
             return _refusal(refuses(self.models_status, code="invalid_api_key"))
-        return web.json_response({"object": "list", "data": [{"id": MODEL, "object": "model"}]})
+        return web.json_response(self.models_body)
 
     async def _complete(self, request: web.Request) -> web.StreamResponse:
         self._count(request)
