@@ -90,7 +90,7 @@ test test-fast: export PYTHONDONTWRITEBYTECODE =
 .PHONY: test
 test: check ## everything that CI runs: the static checks and all tests
 	PATH="$(BIN_PATH):$$PATH" $(PY) -m pytest -n 2 --dist loadfile -m "not system" $(ARGS)
-	PATH="$(BIN_PATH):$$PATH" $(PY) -m pytest -m system $(ARGS)
+	PATH="$(BIN_PATH):$$PATH" $(PY) -m pytest -n 2 --dist loadfile -m system $(ARGS)
 
 .PHONY: test-fast
 test-fast: $(VENV)/.installed-dev ## the tests that start no servers, under a minute

@@ -4,14 +4,8 @@ import sys
 
 from pydantic import ValidationError
 
-from agent_service.models.choice import GGUF, choose
-from agent_service.settings import AgentSettings
-from buffer_service.settings import BufferSettings
-from context_service.settings import ContextSettings
-from ingress.app import check
 from ingress.edge_settings import EdgeSettings
-from ingress.providers.evolution.settings import EvolutionSettings
-from ingress.settings import AdminSettings, IngressSettings
+from ingress.settings import AdminSettings
 from service_kit.addresses import AgentAddress, BufferAddress, ContextAddress
 from service_kit.settings import ConfigurationError, load
 
@@ -36,6 +30,15 @@ def strictly() -> SystemSettings:
 
 def _check_every_process() -> None:
     """What a process would refuse at its start, said before anything that runs is stopped."""
+    # Here, for it is half of the system: whoever only looks or stops need not wait for it.
+    from agent_service.models.choice import choose
+    from agent_service.settings import AgentSettings
+    from buffer_service.settings import BufferSettings
+    from context_service.settings import ContextSettings
+    from ingress.app import check
+    from ingress.providers.evolution.settings import EvolutionSettings
+    from ingress.settings import IngressSettings
+
     problems = []
     for model in (BufferSettings, ContextSettings, AgentSettings, IngressSettings, EvolutionSettings):
         try:
@@ -51,6 +54,9 @@ def _check_every_process() -> None:
 
 def loads_weights() -> bool:
     """Whether the agent has to load weights before it is ready."""
+    from agent_service.models.choice import GGUF, choose
+    from agent_service.settings import AgentSettings
+
     return any(name.startswith(GGUF) for name in choose(load(AgentSettings)).languages)
 
 

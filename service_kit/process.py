@@ -74,7 +74,7 @@ async def _live(app_factory: Callable[[], Application], service: str, watchdog: 
     app = app_factory()
     if not await _open(app, stop):
         _log.info("process_stopped", during="start")
-        return 0
+        sys.exit(0)  # The interpreter tidies up what was half opened.
     watchdog.start()
     code = 0
     try:

@@ -1,8 +1,6 @@
 """The measurement of growth: it runs, every turn ends, and the ratios are told. Never what they are."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +8,7 @@ import pytest
 
 from bench.fill import fill
 from buffer_service.store.sqlite import SqliteStore
-
-ROOT = Path(__file__).parents[2]
+from tests.bench.measuring import measure
 
 
 def test_a_filled_store_holds_idle_conversations_with_one_recorded_turn_each(tmp_path: Path) -> None:
@@ -32,20 +29,11 @@ def test_a_filled_store_holds_idle_conversations_with_one_recorded_turn_each(tmp
 def test_a_small_run_prints_the_ratios_and_the_bytes(tmp_path: Path) -> None:
     told = tmp_path / "growth.json"
     sizes = ["--stored", "60", "--active", "16", "--turns", "3"]
-    run = subprocess.run(
-        [sys.executable, "-m", "bench.growth", *sizes, "--json", str(told)],
-        cwd=ROOT,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{ROOT}:{ROOT / 'protos'}"},
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
+    printed = measure("growth", *sizes, "--json", str(told))
     numbers: dict[str, Any] = json.loads(told.read_text(encoding="utf-8"))
     assert numbers["stored"] == [10, 60] and numbers["turns"] == [12, 12]
     assert numbers["enqueue"]["ratio"] > 0 and numbers["whole"]["ratio"] > 0 and min(numbers["rss_bytes"]) > 0
     assert numbers["recent"][1] >= 16
     for title in ("p50 ms of Enqueue", "p50 ms of a whole turn", "MiB resident"):
-        [line] = [line for line in run.stdout.splitlines() if line.startswith(title)]
+        [line] = [line for line in printed.splitlines() if line.startswith(title)]
         assert "met" in line or "MISSED" in line

@@ -1,8 +1,6 @@
 """The measurement itself: it runs, everybody gets one answer, and the ratios are told. Never what they are."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +9,7 @@ import pytest
 from bench.load import Slice
 from bench.results import Measured, answered, percentile, ratios
 from bench.stand_in import Reply
-
-ROOT = Path(__file__).parents[2]
+from tests.bench.measuring import measure
 
 
 def measured(latency_ms: float, per_second: int) -> Measured:
@@ -44,20 +41,11 @@ def test_a_missing_a_repeated_and_a_cut_reply_are_all_noticed() -> None:
 @pytest.mark.timeout(120)
 def test_the_quick_profile_answers_everything_once_and_prints_the_ratios(tmp_path: Path) -> None:
     told = tmp_path / "overhead.json"
-    run = subprocess.run(
-        [sys.executable, "-m", "bench.overhead", "--quick", "--json", str(told), "--keep", str(tmp_path / "kept")],
-        cwd=ROOT,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": f"{ROOT}:{ROOT / 'protos'}"},
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
+    printed = measure("overhead", "--quick", "--json", str(told), "--keep", str(tmp_path / "kept"))
     numbers: dict[str, Any] = json.loads(told.read_text(encoding="utf-8"))
     assert numbers["answered"]["exactly_once"]
     assert numbers["answered"]["posted"] > 20
     assert numbers["ratios"].keys() >= {"p50", "p99", "throughput"}
     for title in ("p50 ms", "p99 ms", "messages per second"):
-        [line] = [line for line in run.stdout.splitlines() if line.startswith(title)]
+        [line] = [line for line in printed.splitlines() if line.startswith(title)]
         assert len([word for word in line.split() if word.replace(".", "").isdigit()]) >= 3, line

@@ -1,16 +1,13 @@
 """The measurement of a warm model: what it makes of its numbers, and that it runs. Never what they are."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from agent_service.chat import ChatUsage
 from bench.warm_model import First, Measured, numbers, report
-
-ROOT = Path(__file__).parents[2]
+from tests.bench.measuring import measure
 
 
 def first(ms: float, *, cached: int) -> First:
@@ -52,11 +49,9 @@ def test_a_missed_target_is_told() -> None:
 @pytest.mark.timeout(300)
 def test_one_round_measures_all_four_ways(tmp_path: Path) -> None:
     # One thread and a short prefix: the machine is shared with other tests.
-    command = [sys.executable, "-m", "bench.warm_model", "--quick", "--threads", "1", "--prefix", "150"]
-    done = subprocess.run(
-        [*command, "--json", str(tmp_path / "found.json")], cwd=ROOT, check=True, capture_output=True, text=True
-    )
-    found = json.loads((tmp_path / "found.json").read_text())
+    told = tmp_path / "found.json"
+    printed = measure("warm_model", "--quick", "--threads", "1", "--prefix", "150", "--json", str(told), timeout_s=280)
+    found = json.loads(told.read_text())
     assert min(found[name] for name in ("cold_ms", "warm_ms", "primed_ms", "concurrent_ms")) > 0
     assert found["cached"]["warm"] == "0%" and int(found["cached"]["concurrent"].rstrip("%")) > 80
-    assert "primed, 4 at once" in done.stdout
+    assert "primed, 4 at once" in printed

@@ -19,9 +19,12 @@ ADDRESSES = (
 
 
 def _free_ports() -> Iterator[int]:
-    # Below the range from which the system takes ports for outgoing connections: nobody gets one before it is used.
+    # Below the range from which the system takes ports for outgoing connections, and each of pytest's workers has its
+    # own ones: nobody gets one before it is used.
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
     while True:
-        for port in random.SystemRandom().sample(range(20_000, 32_000), 12_000):
+        ports = range(20_000 + worker % 16, 32_000, 16)
+        for port in random.SystemRandom().sample(ports, len(ports)):
             with socket.socket() as probe:
                 try:
                     probe.bind(("127.0.0.1", port))
