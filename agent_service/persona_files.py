@@ -14,6 +14,8 @@ from service_kit.settings import ConfigurationError
 
 SUFFIX = ".yaml"
 VERSION_DIGITS = 12
+# Where `make persona` puts them: beside the code and not in it, and git doesn't look at it.
+OWN_FOLDER = Path("personas")
 # A persona is a few pages; what is much larger is some other file.
 MAX_BYTES = 1 << 20
 
@@ -94,9 +96,10 @@ def find(name_or_path: str) -> Path:
     path = Path(name_or_path)
     if path.is_file() or path.is_dir():
         return path
+    own = OWN_FOLDER / name_or_path
+    hint = f", but there is {own}" if own.exists() else ""
     raise ConfigurationError(
-        f"SDR_PERSONA: there is no persona {name_or_path}; packaged are {', '.join(packaged())}, or give the path "
-        f"of a folder or file"
+        f"there is no persona {name_or_path}{hint}: it is {' or '.join(packaged())}, or the path of a folder or file"
     )
 
 

@@ -5,6 +5,7 @@ import sys
 from pydantic import ValidationError
 
 from agent_service.models.choice import GGUF, choose
+from agent_service.persona_source import PersonaSource
 from agent_service.settings import AgentSettings
 from buffer_service.settings import BufferSettings
 from context_service.settings import ContextSettings
@@ -13,6 +14,7 @@ from ingress.edge_settings import EdgeSettings
 from ingress.providers.evolution.settings import EvolutionSettings
 from ingress.settings import AdminSettings, IngressSettings
 from service_kit.addresses import AgentAddress, BufferAddress, ContextAddress
+from service_kit.clock import SystemClock
 from service_kit.settings import ConfigurationError, load
 
 
@@ -39,10 +41,32 @@ def _check_every_process() -> None:
         except ConfigurationError as error:
             problems.append(str(error))
     if not problems:
-        check(load(IngressSettings), load(EvolutionSettings))
-        choose(load(AgentSettings))
+        for check_one in (_check_ingress, _check_buffer, _check_context, _check_agent):
+            try:
+                check_one()
+            except ConfigurationError as error:
+                problems.append(str(error))
+    if not problems:
         return
     raise ConfigurationError("\n".join(dict.fromkeys(problems)))
+
+
+def _check_ingress() -> None:
+    check(load(IngressSettings), load(EvolutionSettings))
+
+
+def _check_buffer() -> None:
+    load(BufferSettings).path  # noqa: B018 - refuses an unknown store
+
+
+def _check_context() -> None:
+    load(ContextSettings).check()
+
+
+def _check_agent() -> None:
+    settings = load(AgentSettings)
+    choose(settings)
+    PersonaSource(settings.persona, clock=SystemClock()).load()
 
 
 def loads_weights() -> bool:
