@@ -114,7 +114,7 @@ Next:
   3. SDR_PERSONA={target} in .env, make restart, make chat
      From then on what you save is spoken a moment later; a version with a mistake is not taken.
 
-{target.parent}/ belongs to you: neither this repository nor make backup has it. Keep a copy, or a repository of its own."""
+{target.parent}/ is yours: neither this repository nor make backup has it. Keep a copy, or a repository of its own."""
 
 
 if __name__ == "__main__":
