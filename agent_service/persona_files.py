@@ -10,6 +10,7 @@ from typing import Any
 
 import yaml
 
+from agent_service.persona_mistakes import of_yaml
 from service_kit.settings import ConfigurationError
 
 SUFFIX = ".yaml"
@@ -108,6 +109,8 @@ def read(path: Path) -> PersonaFiles:
     folder = path if path.is_dir() else path.parent
     try:
         names = [path.name] if folder != path else sorted(_names(path))
+        if folder == path and (other := sorted(path.glob("[!.]*.yml"))):
+            raise ConfigurationError(f"{other[0]}: is not read under this name, call it {other[0].stem}{SUFFIX}")
         contents = tuple((name, _bytes(folder / name)) for name in names)
     except OSError as error:
         raise ConfigurationError(f"{error.filename or path}: cannot be read: {error.strerror}") from None
@@ -147,7 +150,7 @@ def _line(mark: yaml.Mark | None) -> str:
 def _said(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return "is not UTF-8 text"
-    return str(getattr(error, "problem", None) or str(error).partition("\n")[0])
+    return of_yaml(str(getattr(error, "problem", None) or str(error).partition("\n")[0]))
 
 
 def _twice(node: yaml.Node) -> list[tuple[str, yaml.Mark]]:
