@@ -42,6 +42,8 @@ def _messages(item: Mapping[str, Any], key: str, keys: frozenset[str]) -> list[s
             # What is wrong with one of its entries is told already.
             short = not isinstance(given, list) or len(given) < least
             return [f"needs {least} entries or more, and has {context['actual_length']}"] if short else []
+        case "string_type" if given is None:
+            return ["is empty"]
         case "string_type":
             return [f"has to be a text; YAML reads {given!r} as something else, so put it in quotes"]
         case "string_pattern_mismatch" if key == "state":

@@ -1,4 +1,4 @@
-"""What the tools of this folder have to know of the processes' settings."""
+"""What the tools of this folder have to know of the processes' settings. Run, it says what is wrong with them."""
 
 import sys
 
@@ -84,3 +84,7 @@ def leniently() -> SystemSettings:
         return SystemSettings.model_validate({})
     except ValidationError:
         raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    strictly()

@@ -45,6 +45,7 @@ def test_a_persona_may_be_a_file_or_a_folder(tmp_path: Path, data: dict[str, Any
         (lambda d: d.update(colour="blue"), "colour: is no key here"),
         (lambda d: d.update(agente=d.pop("agent")), "agente: is no key here (did you mean agent?)"),
         (lambda d: d["faq"][0].update(answer=d["faq"][0].pop("answers")), "(did you mean answers?)"),
+        (lambda d: d.update(agent=None), "agent: is empty"),
         (lambda d: d.update(agent=7), "agent: has to be a text; YAML reads 7 as something else"),
         (lambda d: d.update(state="Pernambuco"), "state: has to be two capital letters, like PE"),
         (lambda d: d["script"][0].update(reads="nome"), "script.0.reads: should be 'name', 'money'"),
