@@ -27,7 +27,8 @@ down: ## finish what is under way and stop everything
 	@$(call deployed,down)
 
 .PHONY: restart
-restart: ## stop, start again
+restart: doctor $(VENV)/.installed extras ## stop, start again
+	@$(PY) -m deploy.settings
 	@$(MAKE) --no-print-directory down
 	@$(MAKE) --no-print-directory up
 

@@ -43,7 +43,7 @@ class AgentApp:
 
     def register(self, server: grpc.aio.Server) -> Sequence[str]:
         """Add the servicer."""
-        servicer = AgentServicer(agent=self._agent, clock=self._clock)
+        servicer = AgentServicer(agent=self._agent, clock=self._clock, persona_problem=lambda: self._source.problem)
         agent_service_pb2_grpc.add_AgentServiceServicer_to_server(servicer, server)
         return (agent_service_pb2.DESCRIPTOR.services_by_name["AgentService"].full_name,)
 

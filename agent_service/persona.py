@@ -5,13 +5,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 from zoneinfo import ZoneInfo
 
 from pydantic import Field, ValidationError, model_validator
 
 from agent_service import persona_files
 from agent_service.persona_files import PersonaFiles, packaged
+from agent_service.persona_mistakes import of_validation
 from agent_service.persona_parts import (
     Amount,
     Answered,
@@ -150,7 +151,8 @@ def read_persona(files: PersonaFiles) -> LoadedPersona:
     try:
         persona = Persona.model_validate(documents.data)
     except ValidationError as error:
-        problems = [f"{documents.where(loc)}: {sentence}" for item in error.errors() for loc, sentence in _said(item)]
+        said = [each for item in error.errors() for each in of_validation(item, _keys())]
+        problems = [f"{documents.where(loc)}: {sentence}" for loc, sentence in said]
         raise ConfigurationError("; ".join(problems)) from None
     return LoadedPersona(persona=persona, version=files.version, path=files.path, words=persona.words())
 
@@ -190,14 +192,9 @@ def _misplaced_amounts(script: tuple[Step, ...]) -> Iterator[str]:
             yield f"script.{step.id}.field: a step that reads money keeps it in the field amount, and no other does"
 
 
-def _said(item: Any) -> Iterator[tuple[tuple[str | int, ...], str]]:
-    """Each problem of one validation error, with the path to its key."""
-    loc = tuple(item["loc"])
-    for message in str(item["msg"]).removeprefix("Value error, ").split("\n"):
-        if loc:
-            yield loc, f"{'.'.join(str(part) for part in loc)}: {message}"
-        else:
-            yield tuple(message.partition(":")[0].split(".")), message
+def _keys() -> frozenset[str]:
+    """The names of all keys of all parts."""
+    return frozenset().union(*(part.model_fields for part in Part.__subclasses__()))
 
 
 def _texts(value: object) -> Iterator[str]:

@@ -10,10 +10,13 @@ from typing import Any
 
 import yaml
 
+from agent_service.persona_mistakes import of_yaml
 from service_kit.settings import ConfigurationError
 
 SUFFIX = ".yaml"
 VERSION_DIGITS = 12
+# Where `make persona` puts them: beside the code and not in it, and git doesn't look at it.
+OWN_FOLDER = Path("personas")
 # A persona is a few pages; what is much larger is some other file.
 MAX_BYTES = 1 << 20
 
@@ -94,9 +97,10 @@ def find(name_or_path: str) -> Path:
     path = Path(name_or_path)
     if path.is_file() or path.is_dir():
         return path
+    own = OWN_FOLDER / name_or_path
+    hint = f", but there is {own}" if own.exists() else ""
     raise ConfigurationError(
-        f"SDR_PERSONA: there is no persona {name_or_path}; packaged are {', '.join(packaged())}, or give the path "
-        f"of a folder or file"
+        f"there is no persona {name_or_path}{hint}: it is {' or '.join(packaged())}, or the path of a folder or file"
     )
 
 
@@ -105,6 +109,8 @@ def read(path: Path) -> PersonaFiles:
     folder = path if path.is_dir() else path.parent
     try:
         names = [path.name] if folder != path else sorted(_names(path))
+        if folder == path and (other := sorted(path.glob("[!.]*.yml"))):
+            raise ConfigurationError(f"{other[0]}: is not read under this name, call it {other[0].stem}{SUFFIX}")
         contents = tuple((name, _bytes(folder / name)) for name in names)
     except OSError as error:
         raise ConfigurationError(f"{error.filename or path}: cannot be read: {error.strerror}") from None
@@ -144,7 +150,7 @@ def _line(mark: yaml.Mark | None) -> str:
 def _said(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return "is not UTF-8 text"
-    return str(getattr(error, "problem", None) or str(error).partition("\n")[0])
+    return of_yaml(str(getattr(error, "problem", None) or str(error).partition("\n")[0]))
 
 
 def _twice(node: yaml.Node) -> list[tuple[str, yaml.Mark]]:

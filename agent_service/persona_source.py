@@ -43,7 +43,7 @@ class PersonaSource:
 
     def load(self) -> LoadedPersona:
         """Read and check the files, blocking; the start of a process. Errors: `ConfigurationError`."""
-        self._path = persona_files.find(self._name_or_path).absolute()
+        self._path = self._find().absolute()
         self._current = read_persona(persona_files.read(self._path))
         self._problem = self._refused = ""
         return self._current
@@ -72,6 +72,12 @@ class PersonaSource:
         while True:
             await self._clock.sleep(self._look_every_s)
             await self.poll(prepare)
+
+    def _find(self) -> Path:
+        try:
+            return persona_files.find(self._name_or_path)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"SDR_PERSONA: {error}") from None
 
     def _read(self) -> PersonaFiles:
         if self._path is None:

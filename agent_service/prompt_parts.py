@@ -113,7 +113,7 @@ def known_facts(lead: Lead, *, lasting: bool = False, longest: int = FACT_CHARAC
         known["interesse"] = "sim" if lead.interested else "não"
     if lead.stage and not lasting:
         known["etapa"] = one_line(lead.stage)
-    known |= {one_line(key): one_line(lead.preferences[key]) for key in sorted(lead.preferences)}
+    known |= {one_line(key): one_line(value) for key, value in sorted(lead.preferences.items()) if value}
     return [f"{cut(key, _NAME_CHARACTERS)} {cut(value, longest)}" for key, value in known.items()]
 
 

@@ -1,7 +1,7 @@
 """The gRPC side of the agent: frames in, frames out."""
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import replace
 from typing import Any
 
@@ -30,9 +30,10 @@ Call = grpc.aio.ServicerContext[Any, Any]
 class AgentServicer(rpc.AgentServiceServicer):
     """Decodes, calls the agent, encodes."""
 
-    def __init__(self, *, agent: Agent, clock: Clock) -> None:
+    def __init__(self, *, agent: Agent, clock: Clock, persona_problem: Callable[[], str]) -> None:
         self._agent = agent
         self._clock = clock
+        self._persona_problem = persona_problem
 
     async def Respond(
         self, request_iterator: AsyncIterator[pb.RespondRequest], context: Call
@@ -78,7 +79,9 @@ class AgentServicer(rpc.AgentServiceServicer):
 
     async def GetAgent(self, request: pb.GetAgentRequest, context: Call) -> pb.GetAgentResponse:
         """State, model, persona and times."""
-        return wire.encode_report(self._agent.report())
+        response = wire.encode_report(self._agent.report())
+        response.persona_problem = self._persona_problem()
+        return response
 
 
 class _Writing:

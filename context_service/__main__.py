@@ -9,7 +9,7 @@ from service_kit.settings import load
 
 def main() -> None:
     """Read the settings and serve until a signal."""
-    with starting("context"):
+    with starting("context_service"):
         settings = load(ContextSettings)
         logs.configure(service="context_service", level=settings.log_level, json=settings.log_json)
         settings.check()

@@ -96,7 +96,12 @@ class ContextSettings(SupabaseSettings, ContextAddress):
             raise ConfigurationError(
                 f"SDR_RETENTION_DAYS has to be 0 or at least {MIN_RETENTION_DAYS}: turns are recorded again until then."
             )
-        if not self.uses_supabase:
+        if self.uses_supabase:
+            # Whoever keeps to a file is spared the client, which takes a second to import.
+            from context_service.store.supabase_client import check_address
+
+            check_address(self.supabase_url, self.supabase_secret_key.get_secret_value())
+        else:
             self.sqlite_path()
 
     def sqlite_path(self) -> Path:

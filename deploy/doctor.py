@@ -87,7 +87,7 @@ def examine(settings: Mapping[str, str], *, venv: Path, system: str, version: Se
         *check_data_dir(data),
         *check_weights(settings),
         # What runs already holds its own ports.
-        *([] if running else check_addresses({name: settings[name] for name in ADDRESSES})),
+        *check_addresses({name: settings[name] for name in ADDRESSES}, taken=not running),
     ]
 
 
@@ -170,8 +170,8 @@ def _weights(settings: Mapping[str, str]) -> list[tuple[str, Path]]:
     return [(name, Path(model[len("gguf:") :])) for name, model in named if model.startswith("gguf:")]
 
 
-def check_addresses(addresses: Mapping[str, str]) -> list[Missing]:
-    """Addresses that are free, and each for one."""
+def check_addresses(addresses: Mapping[str, str], *, taken: bool = True) -> list[Missing]:
+    """Addresses that are such, each for one, and, if `taken` is looked at, free."""
     missing = []
     seen: dict[str, str] = {}
     for name, address in addresses.items():
@@ -179,7 +179,7 @@ def check_addresses(addresses: Mapping[str, str]) -> list[Missing]:
             missing.append(Missing(f"{name} and {seen[address]} are both {address}", f"make up {name}=127.0.0.1:PORT"))
         elif address and not address.startswith("unix:"):
             seen[address] = name
-            missing += _check_port(name, address)
+            missing += _check_shape(name, address) or (_check_port(name, address) if taken else [])
     return missing
 
 
@@ -203,10 +203,15 @@ def _may_write(folder: Path) -> bool:
         return False
 
 
+def _check_shape(name: str, address: str) -> list[Missing]:
+    _, colon, port = address.rpartition(":")
+    if colon and port.isdigit() and 0 < int(port) < 65536:
+        return []
+    return [Missing(f"{name}={address} is no HOST:PORT", f"make up {name}=127.0.0.1:PORT")]
+
+
 def _check_port(name: str, address: str) -> list[Missing]:
     host, _, port = address.rpartition(":")
-    if not port.isdigit() or not 0 < int(port) < 65536:
-        return [Missing(f"{name}={address} is no HOST:PORT", f"make up {name}=127.0.0.1:PORT")]
     try:
         found = socket.getaddrinfo(host.strip("[]") or None, int(port), 0, socket.SOCK_STREAM, 0, socket.AI_PASSIVE)
     except OSError as error:

@@ -11,11 +11,9 @@ from pathlib import Path
 from agent_service import persona_files
 from agent_service.persona import load_persona, packaged, read_persona
 from agent_service.persona_check import check
-from agent_service.persona_files import SUFFIX
+from agent_service.persona_files import OWN_FOLDER, SUFFIX
 from service_kit.settings import ConfigurationError
 
-# Beside the code and not in it: what is here belongs to the business, and git doesn't look at it.
-FOLDER = Path("personas")
 DEFAULT_EXAMPLE = "demo-solar"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _NAME_LINE = re.compile(r"^name:.*$", re.MULTILINE)
@@ -49,13 +47,13 @@ def make(name: str, example: str) -> int:
         )
         print("For example: make persona NAME=minha-empresa", file=sys.stderr)
         return 2
-    target = FOLDER / name
+    target = OWN_FOLDER / name
     if target.exists():
         print(f"{target} is there already and was left as it is.", file=sys.stderr)
         return 1
     source = persona_files.find(_place(example))
-    FOLDER.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=FOLDER, prefix=".new-") as folder:
+    OWN_FOLDER.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=OWN_FOLDER, prefix=".new-") as folder:
         copy = Path(folder) / name
         copy.mkdir()
         for file, content in persona_files.read(source).contents:
@@ -93,14 +91,14 @@ def _look_over(name_or_path: str) -> bool:
 
 
 def _own() -> list[str]:
-    if not FOLDER.is_dir():
+    if not OWN_FOLDER.is_dir():
         return []
-    return sorted(str(each) for each in FOLDER.iterdir() if each.suffix == SUFFIX or any(each.glob(f"*{SUFFIX}")))
+    return sorted(str(each) for each in OWN_FOLDER.iterdir() if each.suffix == SUFFIX or any(each.glob(f"*{SUFFIX}")))
 
 
 def _place(name_or_path: str) -> str:
     """A bare name means one's own persona first, then a packaged one."""
-    own = FOLDER / name_or_path
+    own = OWN_FOLDER / name_or_path
     return str(own) if re.fullmatch(r"[\w-]+", name_or_path) and own.exists() else name_or_path
 
 
@@ -116,7 +114,7 @@ Next:
   3. SDR_PERSONA={target} in .env, make restart, make chat
      From then on what you save is spoken a moment later; a version with a mistake is not taken.
 
-{FOLDER}/ belongs to you: neither this repository nor make backup has it. Keep a copy, or a repository of its own."""
+{target.parent}/ is yours: neither this repository nor make backup has it. Keep a copy, or a repository of its own."""
 
 
 if __name__ == "__main__":

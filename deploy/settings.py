@@ -1,4 +1,4 @@
-"""What the tools of this folder have to know of the processes' settings."""
+"""What the tools of this folder have to know of the processes' settings. Run, it says what is wrong with them."""
 
 import sys
 
@@ -20,48 +20,21 @@ class SystemSettings(AdminSettings, BufferAddress, ContextAddress, AgentAddress,
 
 def strictly() -> SystemSettings:
     """The settings, or the end of this program with a sentence that says what is wrong with them."""
+    # Late, for it is half of the system: whoever only looks or stops need not wait for it.
+    from deploy.processes import check_all
+
     try:
         settings = load(SystemSettings)
-        _check_every_process()
+        check_all()
     except ConfigurationError as error:
         raise SystemExit(f"The settings are wrong:\n{error}") from None
     return settings
 
 
-def _check_every_process() -> None:
-    """What a process would refuse at its start, said before anything that runs is stopped."""
-    # Here, for it is half of the system: whoever only looks or stops need not wait for it.
-    from agent_service.models.choice import choose
-    from agent_service.settings import AgentSettings
-    from buffer_service.settings import BufferSettings
-    from context_service.settings import ContextSettings
-    from ingress.app import check
-    from ingress.providers.evolution.settings import EvolutionSettings
-    from ingress.settings import IngressSettings
-
-    problems = []
-    for model in (BufferSettings, ContextSettings, AgentSettings, IngressSettings, EvolutionSettings):
-        try:
-            load(model)
-        except ConfigurationError as error:
-            problems.append(str(error))
-    if not problems:
-        check(load(IngressSettings), load(EvolutionSettings))
-        choose(load(AgentSettings))
-        return
-    raise ConfigurationError("\n".join(dict.fromkeys(problems)))
-
-
-def loads_weights() -> bool:
-    """Whether the agent has to load weights before it is ready."""
-    from agent_service.models.choice import GGUF, choose
-    from agent_service.settings import AgentSettings
-
-    return any(name.startswith(GGUF) for name in choose(load(AgentSettings)).languages)
-
-
 def starting_s() -> float:
     """How long to wait at most until everything is ready after its start."""
+    from deploy.processes import loads_weights
+
     return _LOADING_S if loads_weights() else _STARTING_S
 
 
@@ -75,3 +48,7 @@ def leniently() -> SystemSettings:
         return SystemSettings.model_validate({})
     except ValidationError:
         raise SystemExit(1) from None
+
+
+if __name__ == "__main__":
+    strictly()

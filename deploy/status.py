@@ -149,7 +149,8 @@ def _agent(agent: agent_service_pb2.GetAgentResponse | None) -> str:
         return "unknown: it does not answer"
     state = agent_service_pb2.AgentState.Name(agent.state).removeprefix("AGENT_STATE_").lower()
     model, persona = welcome.describe_agent(agent)
-    return f"{state} · model {model} · persona {persona}"
+    refused = f"; what its files say now is not taken: {agent.persona_problem}" if agent.persona_problem else ""
+    return f"{state} · model {model} · persona {persona}{refused}"
 
 
 if __name__ == "__main__":

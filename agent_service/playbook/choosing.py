@@ -16,6 +16,7 @@ SHORT_ANSWER = 3
 _WANTS = re.compile(
     r"\b(?:quero|queria|prefiro|gostei|escolho|interess\w+|melhor|vou de|fico com|na verdade|pensando em)\b"
 )
+_SO_THEN = re.compile(r"^\W*(?:(?:ah+|hum+|ok|bom|entao)[\s,]+)+")
 
 
 def may_choose(clause: Clause) -> bool:
@@ -26,12 +27,13 @@ def may_choose(clause: Clause) -> bool:
 def read_change(told: list[str], reading: Reading, scene: Scene) -> bool:
     """Another offer that is wanted, or named and nothing else, replaces the chosen one; "quero" then is no "sim"."""
     step, lead = scene.open_step, facts.merged(scene.lead, reading.patch)
-    if step is None or step.reads is not Reads.YES_NO:
+    if step is None or step.reads is Reads.OFFER:
         return False
     about = " ".join(fold(ask) for ask in step.ask)
     for text in told:
         folded = fold(text)
-        named = len(folded.split()) <= SHORT_ANSWER and read_answer(text) is None
+        bare = _SO_THEN.sub("", folded)
+        named = step.reads is Reads.YES_NO and len(bare.split()) <= SHORT_ANSWER and read_answer(text) is None
         offer = find_offer(re.sub(r"\d", "", text), lead, scene.persona)
         if offer is None or offer.flow == lead.flow or hear(text, scene.persona, today=scene.today):
             continue

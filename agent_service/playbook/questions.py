@@ -6,13 +6,20 @@ from agent_service.persona import Answered, Persona, Step
 from agent_service.understanding.intents import Intent, intents, is_question
 from agent_service.understanding.text import fold
 
-_STARTS_QUESTION = re.compile(r"^\W*(?:e\s+)?(?:tem|da|pode|e|eh|precisa|existe|voces?|vcs?)\b")
+_STARTS_QUESTION = re.compile(
+    r"^\W*(?:(?:e|mas|entao|so)\s+)*(?:(?:tem|da|pode|e|eh|precisa|existe|voces?|vcs?)\b"
+    r"|(?:me )?(?:diz|diga|da|fala|fale|passa|passe|manda|mande|informa|informe)\s+(?:(?:logo|ai|so)\s+)?"
+    r"(?:d?[oa]s?|uma?|sobre)\b)"
+)
 _ANSWERED_OTHERWISE = frozenset({Intent.HUMAN, Intent.COMPLAINT, Intent.INTEREST, Intent.LATER, Intent.REFUSAL})
 
 
 # "queria entender direitinho": what is asked for follows in the next clause.
 _ONLY_ASKS = re.compile(
     r"\W*(?:(?:e|mas|eu|so)\s+)*(?:queria|quero|gostaria de|preciso) (?:saber|entender)(?:\s+\w+){0,2}\W*"
+)
+_STILL_THERE = re.compile(
+    r"\W*(?:(?:e|oi|ola),?\s+)?(?:voces?|vcs?|ce|tu|alguem|tem alguem) (?:ainda )?(?:ta|esta|tao|estao)? ?ai\W*"
 )
 _TOPIC_WORDS = 3
 _TELLS = frozenset(fold("não nem sem tenho temos já quero queria prefiro pode ser sim moro sou acho vou pago").split())
@@ -52,6 +59,6 @@ def may_ask(sentence: str) -> bool:
 def worth_an_answer(sentence: str) -> bool:
     """Whether a question that nothing fits is more than "oi?" and is not served otherwise."""
     words = re.findall(r"[a-z]+", fold(sentence))
-    if _ONLY_ASKS.fullmatch(fold(sentence)):
+    if _ONLY_ASKS.fullmatch(fold(sentence)) or _STILL_THERE.fullmatch(fold(sentence)):
         return False
     return len(words) >= 3 and not intents(sentence) & _ANSWERED_OTHERWISE

@@ -12,10 +12,18 @@ from agent_service.playbook.hearing import Heard, agreement_before, hear
 from agent_service.playbook.past import comparable
 from agent_service.playbook.questions import entries_for, may_ask, named_entries, stated_entries, worth_an_answer
 from agent_service.playbook.scene import MOMENTS, Reading, Scene, keep
+from agent_service.playbook.script import meeting_noted
 from agent_service.playbook.triggers import trigger_reason
 from agent_service.understanding.clauses import Clause, clauses
 from agent_service.understanding.intents import Answer, Intent, grumbles_about, intents, is_question, read_answer
-from agent_service.understanding.moments import about_meeting, excludes_moment, find_day, find_time, proposes_meeting
+from agent_service.understanding.moments import (
+    about_meeting,
+    excludes_day,
+    excludes_moment,
+    find_day,
+    find_time,
+    proposes_meeting,
+)
 from agent_service.understanding.money import adds_up, names_payment, read_money
 from agent_service.understanding.names import find_name, first_name, is_common
 from agent_service.understanding.places import find_place
@@ -63,8 +71,9 @@ def _read(text: str, reading: Reading, scene: Scene) -> None:
     met = _read_meeting(text, reading, scene)
     offering = [each.text for each in pieces if may_choose(each)]
     offered = read_change(offering, reading, scene)
+    wishes = [each for each in left if _begins(each, offering)]
     if money or name:
-        left = [each for each in left if len(each.split()) <= SHORT_ANSWER and read_answer(each) is not None]
+        left = [each for each in left if _is_short_answer(each, scene)]
     elif scene.open_step is not None and scene.open_step.reads in _STATED:
         left = [each for each in left if _begins(each, offering)]
     elif scene.open_step is not None and scene.open_step.reads is Reads.YES_NO:
@@ -73,9 +82,7 @@ def _read(text: str, reading: Reading, scene: Scene) -> None:
         not offered and _read_answer(_joined(left), reading, scene)
     )
     heard = set(reading.answered) != before
-    offered = offered or (
-        not answered and read_wish([each for each in left if _begins(each, offering)], reading, scene)
-    )
+    offered = offered or (not answered and read_wish(wishes, reading, scene))
     _read_implied(reading, scene)
     consumed = bool(money or name or place or met or answered or offered or heard)
     _collect_questions(pieces, reading, scene, consumed=consumed)
@@ -85,6 +92,12 @@ def _read(text: str, reading: Reading, scene: Scene) -> None:
 
 def _begins(text: str, clauses_of_kind: list[str]) -> bool:
     return any(clause.startswith(text) for clause in clauses_of_kind)
+
+
+def _is_short_answer(text: str, scene: Scene) -> bool:
+    """Whether it answers yes or no; "sou Rafael" begins as "sou sim" does and gives a name."""
+    short = len(text.split()) <= SHORT_ANSWER and read_answer(text) is not None
+    return short and find_name(text, avoid=scene.words) is None
 
 
 def _is_answer_not_refusal(text: str, scene: Scene) -> bool:
@@ -247,7 +260,8 @@ def _read_meeting(text: str, reading: Reading, scene: Scene) -> bool:
     """Day and time come together or apart, asked for or not, and may be changed until the meeting is made."""
     step, persona = scene.open_step, scene.persona
     asked = step is not None and step.reads in MOMENTS
-    arranging = asked or scene.lead.stage in (persona.scheduling_stage, persona.meeting_stage)
+    begun = scene.lead.stage in (persona.scheduling_stage, persona.meeting_stage) or meeting_noted(persona, scene.lead)
+    arranging = asked or begun
     reading.moment_excluded = reading.moment_excluded or (arranging and excludes_moment(text))
     proposed = proposes_meeting(text, today=scene.today)
     if not proposed and (not arranging or any(each.endswith("?") for each in sentences(text))):
@@ -263,6 +277,8 @@ def _read_meeting(text: str, reading: Reading, scene: Scene) -> bool:
             keep(reading, each.field, value)
             reading.answered[each.id] = value
             found = True
+        elif each.reads is Reads.DAY and excludes_day(text, facts.value_of(scene.lead, each.field)):
+            keep(reading, each.field, "")
     return found
 
 

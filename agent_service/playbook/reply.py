@@ -68,7 +68,7 @@ def _decide(draft: Draft) -> list[str]:
     if meeting_made(draft):
         moment = ", ".join(filter(None, (field_value(draft, reads) for reads in (Reads.DAY, Reads.TIME))))
         hand_over(draft, f"meeting wanted: {moment}", stage=None)
-        return [*_answers(draft), draft.word(sentences.meeting_handoff)]
+        return [*_opening(draft), *_answers(draft), draft.word(sentences.meeting_handoff)]
     if greets_again(draft):
         return [draft.word(sentences.back_again_known if draft.lead.name else sentences.back_again)]
     return _converse(draft)
@@ -106,13 +106,19 @@ def _converse(draft: Draft) -> list[str]:
     return bubbles
 
 
+def _opening(draft: Draft) -> list[str]:
+    """Who speaks, at the first contact; even to who says all there is to say in one message."""
+    sentences = draft.persona.sentences
+    if not draft.turn.first_contact:
+        return []
+    return [draft.word(sentences.opening_known if draft.lead.name else sentences.opening)]
+
+
 def _acknowledge(draft: Draft) -> list[str]:
     """At most one opening and two short reactions, the most telling first."""
     sentences, reading, patch, turn = draft.persona.sentences, draft.reading, draft.patch, draft.turn
-    said: list[str] = []
-    if turn.first_contact:
-        said.append(draft.word(sentences.opening_known if draft.lead.name else sentences.opening))
-    elif patch.name:
+    said = _opening(draft)
+    if not said and patch.name:
         said.append(draft.word(sentences.name_changed if turn.lead.name else sentences.nice_to_meet))
     if Intent.INTEREST in reading.intents or comes_back(draft):
         note(draft, interested=True)

@@ -18,7 +18,7 @@ _VERB = (
 _ASKS_FOR = r"(?:queria|quero|gostaria de|preciso) (?:saber|entender)"
 # A question in the middle of a sentence, unless it belongs to the words before it: "me diz quanto custa".
 _INSIDE = (
-    r"(?<!\bsaber)(?<!\bsei)(?<!\bexplica)(?<!\bexplicar)(?<!\bentender)(?<!\bdiz)(?<!\bfala)(?<!\bentendi)(?<!\be)\s+"
+    r"(?<!\bsaber)(?<!\bsei)(?<!\bexplica)(?<!\bexplicar)(?<!\bentender)(?<!\bdiz)(?<!\bfala)(?<!\bentendi)(?<!\be)(?<!\bde)(?<!\bpor)\s+"
     r"(?=(?:(?:quanto|qto|qnto) (?:custa|fica|sai|e)|como (?:que )?(?:e que )?(?:isso )?funciona"
     r"|qual (?:e )?o (?:valor|preco|prazo))\b)"
 )

@@ -34,15 +34,18 @@ _PEOPLE = (
 _PATTERNS: dict[Intent, re.Pattern[str]] = {
     Intent.GREETING: re.compile(
         r"^\W*(?:oi+e?|ola|opa|oie|e ai|eai|hello|hey|ei|alo|bom dia|boa tarde|boa noite|buenas|fala ai|salve)\b"
+        r"|\b(?:voces?|vcs?|ce|alguem) (?:ainda )?(?:ta|esta|tao|estao) ai\b|\bcade (?:voce|vc)\b"
+        r"|^\W*(?:me )?responde\W*$"
     ),
     Intent.THANKS: re.compile(
         r"\b(?:obrigad[oa]s?|obg|brigad[oa]|valeu|vlw|agradeco|grat[oa] "
         r"|deus (?:te|lhe|vos) (?:abencoe|pague)|amem)\b"
     ),
     Intent.LATER: re.compile(
-        r"\b(?:tchau|ate (?:mais|logo|breve|amanha)|falamos depois|falo depois|depois (?:eu )?(?:te )?(?:falo"
-        r"|chamo|vejo|retorno|respondo)"
-        r"|agora nao (?:posso|da)|nao posso (?:falar )?agora|to ocupad[oa]|estou ocupad[oa]|vou pensar"
+        r"\b(?:tchau|ate (?:mais|logo|breve|amanha)|(?:falamos|falo) (?:depois|dps)|(?:depois|dps) (?:eu )?(?:te )?"
+        r"(?:falo|chamo|vejo|retorno|respondo)"
+        r"|(?:agora|hoje|hj) (?:eu )?(?:nao|n) (?:posso|da|consigo)"
+        r"|(?:nao|n) (?:posso|consigo) (?:falar )?(?:agora|hoje|hj)|to ocupad[oa]|estou ocupad[oa]|vou pensar"
         r"|preciso pensar|vou ver (?:aqui )?e"
         r"|deixa (?:eu|pra) (?:pensar|depois)|mais tarde (?:eu )?(?:falo|chamo|respondo|te)|boa noite,? (?:ate"
         r"|tchau))\b"
@@ -59,13 +62,15 @@ _PATTERNS: dict[Intent, re.Pattern[str]] = {
         r"\b(?:procon|reclame aqui|reclamacao|reclamar|vou processar|processo (?:contra|judicial)|advogado (?:vai"
         r"|meu)|meu advogado|na justica"
         r"|pessimo|pessima|horrivel|ridiculo|absurdo|palhacada|falta de respeito|desrespeito|enganad[oa]"
-        r"|fui lesad[oa]|me enganaram|denunciar)\b"
+        r"|fui lesad[oa]|me enganaram|denunciar|ninguem (?:me |nos )?(?:resolve|responde|atende|retorna)"
+        r"|(?:segunda|terceira|quarta|quinta|decima) vez que (?:eu )?(?:falo|ligo|escrevo|reclamo|chamo|tento))\b"
     ),
     Intent.REFUSAL: re.compile(
         r"\b(?:nao (?:tenho|temos|to com|estou com|ha)(?: mais)?(?: nenhum)? interesse|sem interesse"
         r"|nao (?:me )?interessa|nao estou interessad[oa]|nao to interessad[oa]"
-        r"|desisti|desisto|(?:para|pare|parem) de (?:me )?(?:mandar|enviar|encher|chamar)|nao (?:me )?(?:manda"
-        r"|mande|mandem|envie|enviem|chame|perturbe)"
+        r"|desisti|desisto|(?:para|pare|parem) de (?:me )?(?:mandar|enviar|encher|chamar|perturbar)"
+        r"|nao (?:me )?(?:manda|mande|mandem|envie|enviem|chame|perturbe)"
+        r"|me deix(?:a|e|em) em paz|sai(?:am)? daqui|ench\w+ (?:(?:o|a|meu|minha) )?(?:saco|paciencia)"
         r"|me (?:tira|tire|remove|remova)|descadastr\w+|nao quero (?:mais|nada|saber|isso|receber|participar"
         r"|nao)|perdi o interesse|deixa (?:pra la|quieto)"
         r"|nao vou querer)\b|\bnao quero\W*$|^\W*nao,? (?:muito )?obrigad[oa]\W*$"
@@ -112,8 +117,8 @@ _ENDS_YES = re.compile(r"\b(?:sim|claro|com certeza|pode ser)\W*$")
 _QUESTION = re.compile(
     r"\?|^\W*(?:(?:e|mas|entao|oi|ola|bom dia|boa tarde|boa noite|me diz|me fala|me diga|gostaria de saber"
     r"|queria saber|quero saber|quero entender|preciso saber"
-    r"|tenho uma duvida|duvida)[\s,:]+)*(?:como|quanto|qto|qnto|quantos|quantas|qual|quais|quando|onde|quem|por que|pq"
-    r"|porque|o que|oq|sera que|voces|vcs|vc|tem como|da pra|e possivel)\b"
+    r"|tenho uma duvida|duvida)[\s,:]+)*(?:como|(?:de |por )?quanto|qto|qnto|quantos|quantas|qual|quais|quando|onde"
+    r"|quem|por que|pq|porque|o que|oq|sera que|voces|vcs|vc|tem como|da pra|e possivel)\b"
     r"|\bnao (?:entendi|ficou claro|entendo|to entendendo)\b"
     r"|\b(?:me|pode|podia|poderia)\s+(?:explic\w+|tirar uma duvida)"
     r"|\b(?:quero|queria|gostaria de"

@@ -58,6 +58,12 @@ def excludes_moment(text: str) -> bool:
     return _EXCLUDED.search(fold(text)) is not None
 
 
+def excludes_day(text: str, day: str) -> bool:
+    """Whether a day, as `find_day` words it, is the one that is said not to fit after all."""
+    named = re.match(r"[a-z]+", fold(day))
+    return named is not None and named[0] in fold(text).split() and named[0] not in without_excluded(text).split()
+
+
 def about_meeting(text: str) -> str:
     """The text without the parts whose dates are about something else: "a conta vence dia 10"."""
     return " ".join(part for part in _PART_END.split(text) if part.strip() and not _OTHER_DATE.search(fold(part)))

@@ -14,7 +14,7 @@ _SAYS = re.compile(
     r"\b(?:(?:o\s+)?meu nome (?:e|eh|completo e)\s+(?:o\s+|a\s+)?|(?:eu\s+)?me chamo\s+"
     r"|pode(?:m)? (?:me )?chamar (?:de|por|so de)\s+"
     r"|(?:me )?(?:chama|chame)(?: so)? de\s+|me chamam (?:de\s+)?|(?:aqui|quem fala)(?: quem fala)? e (?:o\s+|a\s+)?"
-    r"|(?:fala|falando) (?:com )?(?:o|a)\s+|sou (?:o|a)\s+|nome\s*:\s*|ass(?:inado)?\s*:\s*"
+    r"|(?:fala|falando) (?:com )?(?:o|a)\s+|sou (?:o|a)\s+|sou\s+|nome\s*:\s*|ass(?:inado)?\s*:\s*"
     r"|prazer,?\s+(?:sou\s+)?(?:o\s+|a\s+)?)"
 )
 _CORRECTION = re.compile(
@@ -25,6 +25,7 @@ _LEAD_IN = re.compile(
     r"^\W*(?:(?:oi|ola|opa|ei|bom dia|boa tarde|boa noite|claro|sim|ah|prazer|pois e|entao|bem)[\s,.!]+)*"
     r"(?:(?:e|eh|sou|eu sou|aqui e|so|pode ser)\s+)?(?:(?:o|a)\s+)?"
 )
+_IN_TRUTH = re.compile(r"\s+(?i:na verdade)\W*$")
 _TAIL = frozenset({"aqui", "mesmo", "viu", "obrigado", "obrigada", "prazer", "tudo", "bem", "bom", "boa", "ta", "ok"})
 _COMMON = frozenset(
     fold(
@@ -48,6 +49,8 @@ _COMMON = frozenset(
         "Alice Laura Sofia "
         "Helena Zé Chico Tião Bia Duda Gabi Lu Malu Cida Neide Fátima Socorro Penha Conceição Luz Bento Heitor "
         "Arthur Bernardo "
+        "Paula Carolina Cristina Teresa Tereza Valéria Mônica Priscila Tatiana Karina Isabel Lívia Eduarda Augusto "
+        "César Otávio Murilo Breno Wesley Wellington Everton Josué "
         "Salvador Natal Palmas Lia Nina Ivo Ivan Hugo Enzo Yasmin Kauã Tânia Zilda Íris Rui Noel Iara"
     ).split()
 )
@@ -72,7 +75,7 @@ _NOT_NAMES = frozenset(
         "moço amigo amiga querida querido vou vai ir vim ver vejo acho pensei pensar pensando depende tanto tarda "
         "sair pare parar stop cancelar menu início voltar anúncio instagram facebook google indicação novo nova dele "
         "dela deles delas algo coisa todos toda todo cada outro outra nenhum nenhuma qualquer deixa quis ah aff nem "
-        "são foram vem veio vinha deu pago paga gasto moro mora trabalho"
+        "gracias hola thanks thank hello hi yes please são foram vem veio vinha deu pago paga gasto moro mora trabalho"
     ).split()
 )
 
@@ -102,7 +105,8 @@ def _said(sentence: str, not_names: frozenset[str]) -> str | None:
     for match in reversed(list(_SAYS.finditer(folded))):
         strict = match.group().startswith(("sou", "prazer", "fala"))
         name = _leading_name(sentence[match.end() :], not_names, strict=strict)
-        if name:
+        # "sou Marcos", but "sou vegano": what has no article has to be a name that many have.
+        if name and (match.group().strip() != "sou" or is_common(name)):
             return name
     return None
 
@@ -115,7 +119,7 @@ def _bare(sentence: str, not_names: frozenset[str]) -> str | None:
     start = corrected.end() if corrected else 0
     lead_in = _LEAD_IN.match(folded[start:])
     start += lead_in.end() if lead_in else 0
-    for piece in re.split(r"[,;()/]|\s-\s", sentence[start:]):
+    for piece in re.split(r"[,;()/]|\s-\s", _IN_TRUTH.sub("", sentence[start:])):
         words = piece.split()
         while words and fold(words[-1]).strip(".!") in _TAIL:
             words.pop()
@@ -142,6 +146,10 @@ def _leading_name(text: str, not_names: frozenset[str], *, whole: bool = False, 
         return None
     if not whole and not any(word[0].isupper() for word in words):
         words = _typed_low(words)
+    # "a Fernanda de Olinda" says where she is from.
+    home = next((at for at, word in enumerate(words) if at and fold(word) in _CONNECTORS), len(words))
+    if is_place(" ".join(words[home + 1 :])):
+        words = words[:home]
     while words and fold(words[-1]) in _CONNECTORS:
         words.pop()
     return _proper(words, strict=strict)

@@ -391,3 +391,89 @@ def test_a_meeting_is_proposed(text: str, proposes: bool) -> None:
 )
 def test_a_moment_is_said_as_people_say_it(time: str, shown: str) -> None:
     assert show_moment("D", time) == shown
+
+
+# Somebody who tried the system as a new user met these.
+
+
+@pytest.mark.parametrize("text", ["na verdade prefiro o desconto", "quero o desconto mesmo"])
+def test_another_offer_counts_whatever_was_asked(text: str) -> None:
+    """ "Na verdade prefiro o desconto" was kept as the list of other properties, and the plant was planned on."""
+    talk = offered(OWN)
+    assert asked(talk.say("sim"), "other_properties")
+    reply = talk.say(text)
+    assert talk.lead.flow == DISCOUNT and "other_properties" not in talk.lead.preferences
+    assert asked(reply, "has_discount")
+
+
+def test_an_interjection_before_another_offer() -> None:
+    talk = offered(OWN)
+    talk.say("ah entao o desconto")
+    assert talk.lead.flow == DISCOUNT
+
+
+def test_who_says_everything_at_once_is_heard_and_greeted() -> None:
+    """Name and bill hid the choice, "Fernanda de Olinda" became the name, and nobody said who was speaking."""
+    talk = Talk()
+    reply = talk.say(
+        "Oi, sou a Fernanda de Olinda, minha conta é 650 reais, quero o desconto sem obra, não tenho desconto hoje nem "
+        "fidelidade nem placas, eu que decido, pode ser sexta às 14h"
+    )
+    assert talk.lead.name == "Fernanda" and talk.lead.flow == DISCOUNT
+    assert talk.handoffs == ["meeting wanted: sexta-feira (27/11), 14:00"] and "Helen" in reply
+
+
+def test_a_day_that_was_agreed_and_does_not_fit_after_all() -> None:
+    """The time was asked for instead, and the meeting went to the team for a day without a time."""
+    talk = offered(DISCOUNT)
+    for line in ("sim", "não", "não", "não", "sim", "sexta"):
+        talk.say(line)
+    assert asked(talk.say("não posso sexta"), "meeting_day")
+    assert asked(talk.say("quinta então"), "meeting_time")
+    talk.say("15h")
+    assert talk.handoffs == ["meeting wanted: quinta-feira (26/11), 15:00"]
+
+
+def test_who_finds_it_too_little_is_not_taken_for_interested() -> None:
+    talk = offered(DISCOUNT)
+    assert answers(talk.say("só 20%?"), "savings")
+    assert answers(talk.say("o outro dá 25%"), "competitor")
+    talk.say("aí não vale a pena")
+    assert talk.lead.interested is not True and talk.lead.flow == OWN
+
+
+def test_who_says_a_percentage_has_a_discount() -> None:
+    talk = offered(DISCOUNT)
+    assert asked(talk.say("sim"), "has_discount")
+    assert asked(talk.say("já tenho 12% com a outra"), "audit")
+    assert talk.lead.preferences["has_discount"] == "sim" and talk.lead.preferences["discount_percent"] == "12%"
+
+
+def test_a_question_about_the_discount_keeps_no_scraps() -> None:
+    talk = offered(OWN)
+    talk.say("sim")
+    reply = talk.say("de quanto é o desconto")
+    assert answers(reply, "savings") and not answers(reply, "price") and "other_properties" not in talk.lead.preferences
+
+
+@pytest.mark.parametrize(
+    ("text", "faq"),
+    [
+        ("hello, do you speak english?", "language"),
+        ("qto eh", "price"),
+        ("mas me dá um preço", "price"),
+        ("só quero o preço", "price"),
+        ("me fala da garantia", "warranty"),
+        ("vocês fazem por 100 reais?", "price"),
+        ("mas precisa de muito espaço?", "space"),
+        ("qual é a mais barata?", "difference"),
+        ("por que você quer saber?", "why_ask"),
+        ("meu vizinho colocou e se arrependeu", "bad_experience"),
+        ("quem passou meu número?", "number_source"),
+        ("tem às 19h?", "hours"),
+        ("vocês atendem sábado?", "hours"),
+    ],
+)
+def test_what_was_passed_over(text: str, faq: str) -> None:
+    talk = Talk()
+    assert answers(talk.say(text), faq) and "open_question" not in talk.lead.preferences

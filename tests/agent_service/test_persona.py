@@ -41,10 +41,16 @@ def test_a_persona_may_be_a_file_or_a_folder(tmp_path: Path, data: dict[str, Any
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda d: d.pop("honest_sentence"), "honest_sentence: Field required"),
-        (lambda d: d.update(colour="blue"), "colour: Extra inputs"),
+        (lambda d: d.pop("honest_sentence"), "honest_sentence: is missing"),
+        (lambda d: d.update(colour="blue"), "colour: is no key here"),
+        (lambda d: d.update(agente=d.pop("agent")), "agente: is no key here (did you mean agent?)"),
+        (lambda d: d["faq"][0].update(answer=d["faq"][0].pop("answers")), "(did you mean answers?)"),
+        (lambda d: d.update(agent=None), "agent: is empty"),
+        (lambda d: d.update(agent=7), "agent: has to be a text; YAML reads 7 as something else"),
+        (lambda d: d.update(state="Pernambuco"), "state: has to be two capital letters, like PE"),
+        (lambda d: d["script"][0].update(reads="nome"), "script.0.reads: should be 'name', 'money'"),
         (lambda d: d.update(timezone="Mars/Base"), "timezone: Mars/Base is not a time zone"),
-        (lambda d: d["script"][0].update(ask=["só uma"]), "script.0.ask"),
+        (lambda d: d["script"][0].update(ask=["só uma"]), "script.0.ask: needs 2 entries or more, and has 1"),
         (lambda d: d["script"][0].update(stage="NOWHERE"), "script.name.stage: NOWHERE"),
         (lambda d: d["script"][1].update(id="name"), "script: id name is used twice"),
         (lambda d: d["faq"][0].update(patterns=["(broken"]), "faq.0.patterns.0: is not a regular expression"),
@@ -72,6 +78,16 @@ def test_errors_name_the_file_and_the_key(
     with pytest.raises(ConfigurationError) as caught:
         load_persona(str(file))
     assert str(file) in str(caught.value) and message in str(caught.value)
+
+
+def test_one_mistake_is_told_once(tmp_path: Path, data: dict[str, Any]) -> None:
+    """A placeholder that doesn't exist was told together with "Tuple should have at least 2 items after validation"."""
+    data["sentences"]["thanks"] = ["Oi {x}", "Tchau"]
+    file = tmp_path / "mine.yaml"
+    file.write_text(yaml.safe_dump(data, allow_unicode=True), encoding="utf-8")
+    with pytest.raises(ConfigurationError) as caught:
+        load_persona(str(file))
+    assert "; " not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["- a\n- b\n", "{", "\x00", ""])

@@ -269,3 +269,20 @@ def test_nor_is_one_in_any_sentence_or_in_the_prompt() -> None:
 def test_the_search_for_such_words_finds_them_where_they_are() -> None:
     demo = load_persona("demo-solar")
     assert len(SOLAR.findall(demo.model_dump_json())) > 100 and SOLAR.search(fixed_part(demo))
+
+
+def test_a_name_is_no_yes_to_the_question_about_pain() -> None:
+    """ "Sou Rafael" began as "sou sim" does: a healthy lead was handed over as an emergency."""
+    lead = talk()
+    lead.say("oi")
+    assert asks(lead.say("quanto custa um clareamento?"), "pain")
+    lead.say("sou Rafael")
+    assert not lead.handoffs and lead.lead.name == "Rafael" and "pain_now" not in lead.lead.preferences
+
+
+def test_the_hour_of_a_visit_may_follow_later() -> None:
+    lead = talk()
+    for line in ("oi", "Carla", "não", "limpeza", "pra mim", "sábado de manhã"):
+        lead.say(line)
+    lead.say("9h")
+    assert lead.lead.preferences["visit_time"] == "09:00"

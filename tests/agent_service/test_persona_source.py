@@ -71,7 +71,7 @@ async def test_a_broken_version_changes_nothing_and_is_seen(
     for _ in range(5):
         assert not await source.poll()
     assert source.current is first
-    assert "persona.yaml" in source.problem and "colour: Extra inputs" in source.problem
+    assert "persona.yaml" in source.problem and "colour: is no key here" in source.problem
     assert events(logged) == ["persona_refused"], "once, not at every look"
     assert logged[0]["kept_version"] == first.version
 

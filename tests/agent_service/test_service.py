@@ -5,6 +5,7 @@ import math
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import grpc
@@ -27,6 +28,7 @@ from service_kit.durations import ms_to_duration, ms_to_timestamp
 from service_kit.settings import ConfigurationError, load
 from service_kit.testing import in_process
 from tests.agent_service.talking import MONDAY_10H, asked, demo
+from tests.agent_service.test_persona_files import copy_of_demo
 
 TIMEOUT_S = 10
 
@@ -443,3 +445,15 @@ async def test_words_that_call_for_a_human_hand_over_before_any_model_is_asked()
         heard = await respond(stub, begin("quero investir numa usina"), context())
     assert [one.WhichOneof("effect") for one in heard.effects] == ["lead_update", "handoff"]
     assert heard.effects[1].handoff.reason == "investment plant" and heard.bubbles
+
+
+async def test_a_persona_whose_files_are_refused_says_so(tmp_path: Path) -> None:
+    """Whoever saved a mistake saw nothing change and `make status` say that all was well."""
+    folder = copy_of_demo(tmp_path / "mine")
+    async with serving(SDR_PERSONA=str(folder)) as stub:
+        assert (await stub.GetAgent(pb.GetAgentRequest(), timeout=TIMEOUT_S)).persona_problem == ""
+        (folder / "facts.yaml").write_text("facts: []\n", encoding="utf-8")
+        async with asyncio.timeout(TIMEOUT_S):
+            while not (answer := await stub.GetAgent(pb.GetAgentRequest(), timeout=TIMEOUT_S)).persona_problem:
+                await asyncio.sleep(0.1)
+    assert "facts.yaml, line 1: facts: " in answer.persona_problem and answer.persona_display_name == "Helen"

@@ -79,6 +79,12 @@ def test_closed_answers(text: str, answer: Answer | None) -> None:
 @pytest.mark.parametrize(
     ("text", "intent"),
     [
+        ("vc tá aí?", Intent.GREETING),
+        ("hj n posso falar, dps te chamo", Intent.LATER),
+        ("hoje não consigo", Intent.LATER),
+        ("me deixa em paz", Intent.REFUSAL),
+        ("vocês ficam me enchendo o saco", Intent.REFUSAL),
+        ("sai daqui", Intent.REFUSAL),
         ("quero falar com um humano", Intent.HUMAN),
         ("me passa pra um atendente", Intent.HUMAN),
         ("tem alguém aí pra me atender?", Intent.HUMAN),
@@ -86,6 +92,7 @@ def test_closed_answers(text: str, answer: Answer | None) -> None:
         ("não quero falar com robô", Intent.HUMAN),
         ("me liga por favor", Intent.HUMAN),
         ("vou no procon", Intent.COMPLAINT),
+        ("é a terceira vez que falo com vocês e ninguém resolve", Intent.COMPLAINT),
         ("péssimo atendimento", Intent.COMPLAINT),
         ("isso é um absurdo", Intent.COMPLAINT),
         ("não tenho interesse", Intent.REFUSAL),

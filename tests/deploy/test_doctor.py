@@ -71,6 +71,17 @@ def test_what_runs_may_hold_its_ports(short_tmp: Path) -> None:
         assert examine(settings) == []
 
 
+def test_an_address_that_is_none_is_found_while_the_system_runs(short_tmp: Path) -> None:
+    """It stopped what ran, and nothing came up again. `50051` alone passed even before a first start."""
+    (short_tmp / "data").mkdir()
+    settings = settings_in(short_tmp, SDR_BUFFER_ADDRESS="50051")
+    assert [item.what for item in examine(settings)] == ["SDR_BUFFER_ADDRESS=50051 is no HOST:PORT"]
+    with socket.socket(socket.AF_UNIX) as manager:
+        manager.bind(str(short_tmp / "data" / "supervisor.sock"))
+        manager.listen()
+        assert [item.what for item in examine(settings)] == ["SDR_BUFFER_ADDRESS=50051 is no HOST:PORT"]
+
+
 def test_settings_are_read_as_the_processes_read_them(tmp_path: Path) -> None:
     (tmp_path / ".env").write_text(
         'export SDR_BUFFER_ADDRESS="127.0.0.1:1" # ours\nSDR_AGENT_ADDRESS=127.0.0.1:2\nSDR_DATA_DIR=\n'

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from deploy import settings
+from deploy import processes, settings
 
 EVOLUTION = {
     "EVOLUTION_API_URL": "http://127.0.0.1:9",
@@ -18,6 +18,11 @@ WRONG = [
     ({**EVOLUTION, "EVOLUTION_WEBHOOK_TOKEN": "short", "SDR_PERSONA": "demo-solar"}, "16 bytes"),
     ({"SDR_BUFFER_STRATEGY": "sometimes"}, "SDR_BUFFER_STRATEGY"),
     ({"SDR_BUFER_ADDRESS": "127.0.0.1:1"}, "SDR_BUFFER_ADDRESS"),
+    # These four stopped a system that answered leads, which then did not come up again.
+    ({"SDR_PERSONA": "nobody"}, "SDR_PERSONA: there is no persona nobody"),
+    ({"SDR_CONTEXT_STORE": "postgres"}, "SDR_CONTEXT_STORE has to be sqlite:PATH or supabase."),
+    ({"SDR_CONTEXT_STORE": "supabase", "SUPABASE_URL": "https://x.supabase.co"}, "needs SUPABASE_SECRET_KEY"),
+    ({"SDR_BUFFER_STORE": "redis://localhost"}, "SDR_BUFFER_STORE"),
 ]
 
 
@@ -34,6 +39,17 @@ def test_what_a_process_would_refuse_is_refused_first(
     assert "k" * 20 not in str(refused.value)
 
 
+def test_every_problem_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "personas" / "mine").mkdir(parents=True)
+    monkeypatch.setenv("SDR_PERSONA", "mine")
+    monkeypatch.setenv("SDR_CONTEXT_STORE", "mysql")
+    with pytest.raises(SystemExit) as refused:
+        settings.strictly()
+    assert "SDR_PERSONA: there is no persona mine, but there is personas/mine:" in str(refused.value)
+    assert "SDR_CONTEXT_STORE" in str(refused.value)
+
+
 def test_what_is_right_passes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name, value in {**EVOLUTION, "SDR_PERSONA": "demo-solar"}.items():
@@ -45,6 +61,6 @@ def test_only_weights_of_our_own_have_to_be_loaded(tmp_path: Path, monkeypatch: 
     """`make up` gave up after a minute, in which a large model on a small machine had not read its prompt yet."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SDR_AGENT_MODEL", "playbook")
-    assert not settings.loads_weights()
+    assert not processes.loads_weights()
     monkeypatch.setenv("SDR_AGENT_MODEL", "gguf:/models/a.gguf")
-    assert settings.loads_weights()
+    assert processes.loads_weights()

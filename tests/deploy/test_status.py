@@ -65,6 +65,7 @@ def test_everything_up_fits_one_screen(tmp_path: Path) -> None:
             model="playbook",
             persona="demo-solar",
             persona_display_name="Sol",
+            persona_problem="facts.yaml, line 2: facts: is missing",
         ),
     )
     lines = screen(settings_in(tmp_path), facts, now_s=100_000)
@@ -77,7 +78,8 @@ def test_everything_up_fits_one_screen(tmp_path: Path) -> None:
         "Bursts         replies per burst 1.25 · held 0.4 s on average · restarts 3 (strategy preempt)",
         "Trouble        answering without context for 1 min · dead letters 5 · unrecorded 6 · quarantined 7"
         " · fate unknown 9",
-        "Agent          ready · model playbook, free of charge · persona demo-solar (Sol)",
+        "Agent          ready · model playbook, free of charge · persona demo-solar (Sol)"
+        "; what its files say now is not taken: facts.yaml, line 2: facts: is missing",
     ]
 
 

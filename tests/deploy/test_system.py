@@ -70,10 +70,10 @@ def test_up_status_kill_and_down(system: RunningSystem) -> None:
 
 def test_changed_settings_are_taken_over(system: RunningSystem) -> None:
     """`make up SDR_PERSONA=…` after a refused start has to mean what it says."""
-    refused = system.run("up", SDR_BUFFER_STORE="redis://somewhere")
+    refused = system.run("up", SDR_CONTEXT_STORE="sqlite:/proc/nowhere/context.db")
     assert refused.returncode == 1
-    assert "buffer_service did not come up: SDR_BUFFER_STORE" in refused.stderr
+    assert "context_service did not come up: " in refused.stderr
     assert "the end of" in refused.stderr
     mended = system.run("up", SDR_LOG_LEVEL="WARNING")
     assert mended.returncode == 0, mended.stderr
-    assert "Changed since the start: SDR_BUFFER_STORE, SDR_LOG_LEVEL." in mended.stdout
+    assert "Changed since the start: SDR_CONTEXT_STORE, SDR_LOG_LEVEL." in mended.stdout

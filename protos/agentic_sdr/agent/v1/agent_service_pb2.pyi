@@ -436,6 +436,7 @@ class GetAgentResponse(_message.Message):
     PERSONA_VERSION_FIELD_NUMBER: _builtins.int
     MODELS_FIELD_NUMBER: _builtins.int
     LAST_FIRST_TOKENS_FIELD_NUMBER: _builtins.int
+    PERSONA_PROBLEM_FIELD_NUMBER: _builtins.int
     state: Global___AgentState.ValueType
     """Where it stands."""
     model: _builtins.str
@@ -456,6 +457,10 @@ class GetAgentResponse(_message.Message):
     """The sentence to say once when a lead sends sound or pictures without text."""
     persona_version: _builtins.str
     """The first 12 digits of the SHA-256 of the persona's files; changes when they are reloaded."""
+    persona_problem: _builtins.str
+    """Why the persona's files, as they are now, are not spoken from: what is wrong, with file, line and key. Empty while
+    they are.
+    """
     @_builtins.property
     def warm_up(self) -> _duration_pb2.Duration:
         """From process start to ready."""
@@ -499,10 +504,11 @@ class GetAgentResponse(_message.Message):
         persona_version: _builtins.str = ...,
         models: _abc.Iterable[Global___ModelState] | None = ...,
         last_first_tokens: _abc.Iterable[_duration_pb2.Duration] | None = ...,
+        persona_problem: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["first_token_p50", b"first_token_p50", "ready_time", b"ready_time", "warm_up", b"warm_up"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_replies", b"active_replies", "costs_money", b"costs_money", "first_token_p50", b"first_token_p50", "honest_sentence", b"honest_sentence", "last_first_tokens", b"last_first_tokens", "media_sentence", b"media_sentence", "model", b"model", "models", b"models", "persona", b"persona", "persona_display_name", b"persona_display_name", "persona_version", b"persona_version", "ready_time", b"ready_time", "replies", b"replies", "state", b"state", "steps", b"steps", "warm_up", b"warm_up"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_replies", b"active_replies", "costs_money", b"costs_money", "first_token_p50", b"first_token_p50", "honest_sentence", b"honest_sentence", "last_first_tokens", b"last_first_tokens", "media_sentence", b"media_sentence", "model", b"model", "models", b"models", "persona", b"persona", "persona_display_name", b"persona_display_name", "persona_problem", b"persona_problem", "persona_version", b"persona_version", "ready_time", b"ready_time", "replies", b"replies", "state", b"state", "steps", b"steps", "warm_up", b"warm_up"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
