@@ -24,12 +24,7 @@ def forget(
     now_ms: int,
 ) -> Erased:
     """Delete the leads with all that hangs on them and leave tombstones; the inside of one transaction."""
-    given = (*conversation_ids, *(reads.survivor_of(db, one) for one in conversation_ids))
-    of_conversations = db.execute(
-        "SELECT DISTINCT lead_id FROM conversations WHERE +tenant = ? AND id IN (SELECT value FROM json_each(?))",
-        (tenant, rows.to_json(given)),
-    )
-    people = {*reads.find_people(db, tenant, alias), *(lead_id for (lead_id,) in of_conversations)}
+    people = set(reads.find_people(db, tenant, alias, conversation_ids))
     names = {"leads": rows.to_json(sorted(people))}
     theirs = db.execute(f"SELECT id FROM conversations WHERE lead_id IN {_PEOPLE}", names).fetchall()
     merged = db.execute(

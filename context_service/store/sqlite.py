@@ -92,8 +92,8 @@ class SqliteStore:
     async def list_messages(self, conversation_id: str, page: PageAfter) -> tuple[HistoryMessage, ...]:
         return await self._thread.read(lambda db: reads.list_messages(db, conversation_id, page))
 
-    async def find_people(self, tenant: str, alias: str) -> tuple[str, ...]:
-        return await self._thread.read(lambda db: reads.find_people(db, tenant, alias))
+    async def find_people(self, tenant: str, alias: str, conversation_ids: tuple[str, ...] = ()) -> tuple[str, ...]:
+        return await self._thread.read(lambda db: reads.find_people(db, tenant, alias, conversation_ids))
 
     async def export_rows(self, section: ExportSection, lead_ids: tuple[str, ...], after: int) -> ExportPage:
         return await self._thread.read(lambda db: reads.export_rows(db, section, lead_ids, after))

@@ -179,8 +179,11 @@ class SupabaseStore:
 
     # ---- people
 
-    async def find_people(self, tenant: str, alias: str) -> tuple[str, ...]:
-        return tuple(await self._client.call("sdr_people", p_tenant=tenant, p_alias=alias, p_conversations=[]))
+    async def find_people(self, tenant: str, alias: str, conversation_ids: tuple[str, ...] = ()) -> tuple[str, ...]:
+        found = await self._client.call(
+            "sdr_people", p_tenant=tenant, p_alias=alias, p_conversations=list(conversation_ids)
+        )
+        return tuple(found)
 
     async def export_rows(self, section: ExportSection, lead_ids: tuple[str, ...], after: int) -> ExportPage:
         found = await self._client.call(
