@@ -6,7 +6,7 @@ import apsw
 
 from context_service.domain import Erased
 from context_service.privacy import ContactHasher
-from context_service.store import reads, rows
+from context_service.store import marks, reads, rows
 from service_kit.errors import Unavailable
 
 _PEOPLE = "(SELECT value FROM json_each(:leads))"
@@ -59,15 +59,13 @@ def _keep_marks(
         "SELECT alias FROM lead_aliases WHERE lead_id IN (SELECT value FROM json_each(?))",
         (rows.to_json(sorted(people)),),
     ).fetchall()
-    hashes = hasher.hashes(tenant, tuple({alias, *(one for (one,) in aliases)}))
+    names = {alias, *(one for (one,) in aliases)}
     if marked:
-        db.executemany(
-            "INSERT INTO do_not_contact (tenant, contact_hash, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-            [(tenant, one, rows.to_text(now_ms)) for one in hashes],
-        )
+        marks.keep(db, hasher, [(tenant, one) for one in names], now=rows.to_text(now_ms))
     elif people:
         db.executemany(
-            "DELETE FROM do_not_contact WHERE tenant = ? AND contact_hash = ?", [(tenant, one) for one in hashes]
+            "DELETE FROM do_not_contact WHERE tenant = ? AND contact_hash = ?",
+            [(tenant, one) for one in hasher.hashes(tenant, tuple(names))],
         )
 
 

@@ -6,7 +6,7 @@ import apsw
 
 from context_service.domain import Swept
 from context_service.privacy import ContactHasher
-from context_service.store import rows
+from context_service.store import marks, rows
 
 _BY_AGE: Final = {"messages": "created_at", "turns": "created_at", "lead_changes": "changed_at"}
 _CONVERSATIONS: Final = (
@@ -52,7 +52,4 @@ def _keep_marks(db: apsw.Connection, leads: str, *, hasher: ContactHasher, now: 
         "WHERE do_not_contact = 1 AND leads.id IN (SELECT value FROM json_each(?))",
         (leads,),
     ).fetchall()
-    db.executemany(
-        "INSERT INTO do_not_contact (tenant, contact_hash, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-        [(tenant, *hasher.hashes(tenant, (alias,)), now) for tenant, alias in marked],
-    )
+    marks.keep(db, hasher, marked, now=now)

@@ -27,6 +27,7 @@ from context_service.store import (
     Seen,
     erase,
     lead_writes,
+    marks,
     reads,
     retention,
     rows,
@@ -51,8 +52,13 @@ class SqliteStore:
         self._thread = DatabaseThread(lambda: schema.open_database(path, wanted))
 
     async def open(self) -> None:
-        """Open the file and migrate it. Raises ConfigurationError."""
+        """Open the file and migrate it. Raises ConfigurationError, also when its marks are of another privacy key."""
         await self._thread.open()
+        try:
+            await self._thread.write(lambda db: marks.claim(db, self._hasher))
+        except BaseException:
+            await self._thread.close()
+            raise
 
     async def find_lead(self, query: ContextQuery) -> Seen[Lead | None]:
         return await self._thread.read(lambda db: reads.find_lead(db, query))
