@@ -67,7 +67,7 @@ forget: ## erase a person from the running system (CONTACT='+55 81 99999-0001', 
 
 .PHONY: export
 export: ## a person's data as JSON, to standard output (CONTACT='+55 81 99999-0001')
-	@$(call running,export) --contact='$(CONTACT)' --tenant='$(TENANT)'
+	@$(call running,export) --contact='$(CONTACT)' --tenant='$(TENANT)' --conversations='$(CONVERSATIONS)'
 
 .PHONY: migrate
 migrate: $(VENV)/.installed-migrate ## bring a Supabase project's database to this version (ARGS=--print: as SQL)

@@ -1,4 +1,4 @@
-"""Erasing a person from the buffer; one engine step."""
+"""Who a person is, and erasing them from the buffer; each is one engine step."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterable
 
 from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
+from buffer_service.store.person_rows import Person
 from buffer_service.store.sqlite import SqliteStore
 from buffer_service.turn_taking import TurnTaking
 from buffer_service.turn_taking.entities import Lane
@@ -16,18 +17,26 @@ _WITH_NINTH_DIGIT = re.compile(r"(55[1-9]{2})9([6-9]\d{7})", re.ASCII)
 
 def forget(store: SqliteStore, turns: TurnTaking, now: int, tenant: str, contact: str) -> pb.ForgetContactResponse:
     """Takes a running turn away, deletes all that is known of the person, and leaves a tombstone per conversation."""
+    person = find(store, turns, tenant, contact)
+    messages = 0
+    for conversation_id in person.conversation_ids:
+        lane = turns.raw(conversation_id)
+        turns.forget(now, lane, said=_just_said(store, turns, now, lane))
+        messages += store.erase(conversation_id)
+    store.leave_tombstones(tenant, person.conversation_ids, now)
+    store.erase_quarantine(tenant, person.names)
+    return pb.ForgetContactResponse(conversation_ids=person.conversation_ids, messages=messages)
+
+
+def find(store: SqliteStore, turns: TurnTaking, tenant: str, contact: str) -> Person:
+    """Who is meant: the same for an erasure and for an export."""
     alias = contact if ":" in contact else f"phone:{contact}"
     ids = store.conversations_of_person(tenant, alias)
     names = set(names_in_bodies([alias]))
-    messages = 0
     for conversation_id in ids:
         lane = turns.raw(conversation_id)
         names.update(names_in_bodies([*lane.aliases, lane.address]))
-        turns.forget(now, lane, said=_just_said(store, turns, now, lane))
-        messages += store.erase(conversation_id)
-    store.leave_tombstones(tenant, ids, now)
-    store.erase_quarantine(tenant, sorted(names))
-    return pb.ForgetContactResponse(conversation_ids=ids, messages=messages)
+    return Person(tenant=tenant, conversation_ids=tuple(ids), names=tuple(sorted(names)))
 
 
 def names_in_bodies(names: Iterable[str]) -> Iterable[str]:

@@ -12,7 +12,7 @@ import grpc
 
 from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
 from agentic_sdr.buffer.v1 import buffer_service_pb2_grpc
-from buffer_service import history, validation, wire
+from buffer_service import export, history, validation, wire
 from buffer_service.engine import Engine
 from buffer_service.inbox import Inbox
 from buffer_service.people import People
@@ -207,6 +207,14 @@ class BufferService(buffer_service_pb2_grpc.BufferServiceServicer):
         contact = validation.identifier(request.contact, "contact")
         tenant = validation.tenant(request.tenant) or "default"
         return await self._engine.call(lambda now: self._people.forget(now, tenant, contact))
+
+    async def ExportContact(
+        self, request: pb.ExportContactRequest, context: Context
+    ) -> AsyncIterator[pb.ExportContactResponse]:
+        contact = validation.identifier(request.contact, "contact")
+        tenant = validation.tenant(request.tenant) or "default"
+        async for piece in export.document(self._engine, tenant, contact):
+            yield piece
 
     async def GetStats(self, request: pb.GetStatsRequest, context: Context) -> pb.GetStatsResponse:
         tenant, last = validation.tenant(request.tenant), self._inbox.last_event_at

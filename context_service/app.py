@@ -10,18 +10,20 @@ import grpc
 from agentic_sdr.context.v1 import context_service_pb2, context_service_pb2_grpc
 from context_service.cache import ContextCache
 from context_service.lookups import Contexts
-from context_service.privacy import ContactHasher, contact_hasher
+from context_service.privacy import KEY_FILE, ContactHasher, contact_hasher
 from context_service.service import ContextServicer
 from context_service.settings import ContextSettings
 from context_service.store.opening import Opening
 from context_service.store.sqlite import SqliteStore
 from context_service.sweeper import Sweeper
+from service_kit import logs
 from service_kit.backups import Backups
 from service_kit.clock import Clock, SystemClock
 
 if TYPE_CHECKING:
     from context_service.store.supabase import SupabaseStore
 
+_log = logs.get(__name__)
 SERVICE_NAME = context_service_pb2.DESCRIPTOR.services_by_name["ContextService"].full_name
 
 
@@ -31,6 +33,8 @@ class ContextApp:
     def __init__(self, settings: ContextSettings, *, clock: Clock | None = None) -> None:
         settings.check()
         clock = clock or SystemClock()
+        alone = settings.uses_supabase and not settings.privacy_key.get_secret_value()
+        self._key_file = settings.data_dir / KEY_FILE if alone else None
         self._opening = _opening(settings, clock)
         self._store = self._opening.store
         self._contexts = Contexts(store=self._store, clock=clock, cache=_cache(settings))
@@ -39,6 +43,9 @@ class ContextApp:
 
     async def open(self) -> None:
         """Open the store. Raises ConfigurationError."""
+        if self._key_file is not None:
+            # The marks in the project outlive a folder that does not last; then this key is not to be had again.
+            _log.warning("privacy_key_only_in_file", path=str(self._key_file))
         await self._opening.open()
 
     def register(self, server: grpc.aio.Server) -> Sequence[str]:
@@ -80,7 +87,7 @@ async def check_project(settings: ContextSettings) -> None:
 def _opening(settings: ContextSettings, clock: Clock) -> Opening:
     if settings.uses_supabase:
         remote = _supabase(settings, clock)
-        return Opening(store=remote, check=remote.check_schema, clock=clock)
+        return Opening(store=remote, check=remote.check, clock=clock)
     file = SqliteStore(path=settings.sqlite_path(), clock=clock, hasher=_hasher(settings))
     return Opening(store=file, check=file.open, clock=clock)
 

@@ -53,7 +53,7 @@ class ContextCache:
         self._max_bytes = max_bytes
         self._ttl_s = ttl_s
         self._entries: OrderedDict[str, _Entry] = OrderedDict()
-        self._of_lead: defaultdict[str, set[str]] = defaultdict(set)
+        self._shown_by: defaultdict[str, set[str]] = defaultdict(set)
         self._tickets: OrderedDict[Ticket, None] = OrderedDict()
         self._writes = 0
         self._cleared = 0
@@ -87,7 +87,7 @@ class ContextCache:
     def keep(self, ticket: Ticket, query: ContextQuery, snapshot: Snapshot) -> None:
         """What a lookup found, unless it was written meanwhile."""
         known = self._entries.get(query.conversation_id)
-        fresh = self._is_fresh(ticket, query.conversation_id, snapshot.lead)
+        fresh = self._is_fresh(ticket, query.conversation_id, _shown(query, snapshot.lead))
         self.give_up(ticket)
         if fresh and (known is None or known.snapshot.version <= snapshot.version):
             self._put(query, snapshot, until_s=ticket.began_s + self._ttl_s, day=ticket.day)
@@ -102,7 +102,7 @@ class ContextCache:
     def recorded(self, ticket: Ticket, conversation_id: str, after: After | None) -> None:
         """A turn was recorded. Without knowing what it left behind, or out of order, the entry goes."""
         known = self._entries.get(conversation_id)
-        fresh = after is not None and self._is_fresh(ticket, conversation_id, after.lead)
+        fresh = after is not None and self._is_fresh(ticket, conversation_id, (f"lead:{after.lead.lead_id}",))
         self.give_up(ticket)
         self.drop(conversation_id)
         if after is None:
@@ -132,9 +132,12 @@ class ContextCache:
 
     def drop_lead(self, lead_id: str) -> None:
         """A lead was written: every conversation that shows it."""
-        self._note_write(f"lead:{lead_id}")
-        for conversation_id in tuple(self._of_lead.get(lead_id, ())):
-            self._remove(conversation_id)
+        self._drop_shown(f"lead:{lead_id}")
+
+    def drop_strangers(self, names: tuple[str, ...]) -> None:
+        """Somebody with these names is known now: every conversation that said that nobody is."""
+        for name in names:
+            self._drop_shown(f"name:{name}")
 
     def clear(self) -> None:
         """Anything may have been written."""
@@ -143,10 +146,10 @@ class ContextCache:
         for conversation_id in tuple(self._entries):
             self._remove(conversation_id)
 
-    def lead_of(self, conversation_id: str) -> str:
-        """The lead that an entry shows; empty when there is none."""
-        entry = self._entries.get(conversation_id)
-        return entry.snapshot.lead.lead_id if entry and entry.snapshot.lead else ""
+    def _drop_shown(self, whom: str) -> None:
+        self._note_write(whom)
+        for conversation_id in tuple(self._shown_by.get(whom, ())):
+            self._remove(conversation_id)
 
     def _note_write(self, what: str) -> None:
         self._writes += 1
@@ -154,8 +157,8 @@ class ContextCache:
             self._written[what] = self._writes
             self._written.move_to_end(what)
 
-    def _is_fresh(self, ticket: Ticket, conversation_id: str, lead: Lead | None) -> bool:
-        names = [f"conversation:{conversation_id}", *([f"lead:{lead.lead_id}"] if lead else [])]
+    def _is_fresh(self, ticket: Ticket, conversation_id: str, shown: tuple[str, ...]) -> bool:
+        names = (f"conversation:{conversation_id}", *shown)
         return self._cleared <= ticket.writes and all(self._written.get(name, 0) <= ticket.writes for name in names)
 
     def _put(self, query: ContextQuery, snapshot: Snapshot, *, until_s: float, day: str) -> None:
@@ -164,8 +167,8 @@ class ContextCache:
         entry = _Entry(snapshot=snapshot, query=query, until_s=until_s, day=day, size=size)
         self._entries[query.conversation_id] = entry
         self.bytes += size
-        if snapshot.lead is not None:
-            self._of_lead[snapshot.lead.lead_id].add(query.conversation_id)
+        for whom in _shown(query, snapshot.lead):
+            self._shown_by[whom].add(query.conversation_id)
         while self._entries and (len(self._entries) > self._max_entries or self.bytes > self._max_bytes):
             self._remove(next(iter(self._entries)))
 
@@ -174,11 +177,16 @@ class ContextCache:
         if entry is None:
             return
         self.bytes -= entry.size
-        if entry.snapshot.lead is not None:
-            conversations = self._of_lead[entry.snapshot.lead.lead_id]
+        for whom in _shown(entry.query, entry.snapshot.lead):
+            conversations = self._shown_by[whom]
             conversations.discard(conversation_id)
             if not conversations:
-                del self._of_lead[entry.snapshot.lead.lead_id]
+                del self._shown_by[whom]
+
+
+def _shown(query: ContextQuery, lead: Lead | None) -> tuple[str, ...]:
+    """Whom an entry is about: its lead, or all the names under which nobody is known."""
+    return (f"lead:{lead.lead_id}",) if lead else tuple(f"name:{one}" for one in query.contact.all_aliases)
 
 
 def _answers(entry: _Entry, query: ContextQuery) -> bool:

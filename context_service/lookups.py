@@ -81,6 +81,8 @@ class Contexts:
         self._cache = cache
         self._flights: dict[ContextQuery, _Flight] = {}
         self._tasks: set[asyncio.Task[_Found]] = set()
+        # Conversations whose merge the cache knows of: the buffer names them with every later turn.
+        self._merged: set[str] = set()
 
     # ---- reading
 
@@ -119,6 +121,8 @@ class Contexts:
             recorded = await self._store.record_turn(record)
         finally:
             self._turn_recorded(ticket, record, recorded)
+            # As in update_lead: a turn may change the lead, whom other conversations show.
+            self._flights.clear()
         return recorded
 
     async def put_summary(self, conversation_id: str, summary: Summary) -> None:
@@ -152,17 +156,24 @@ class Contexts:
             self._flights.clear()
 
     def _turn_recorded(self, ticket: Ticket, record: TurnRecord, recorded: Recorded | None) -> None:
+        merged, after = set(record.merged_conversation_ids), recorded.after if recorded else None
+        if not merged <= self._merged:
+            # Which conversations show the leads that have become one, only the store knew; and it is rare.
+            self._cache.clear()
+            self._merged |= merged if recorded else set()
         if recorded is not None and recorded.duplicate:
+            # The first answer may have been lost, and with it what it said of the lead.
+            self._cache.drop_lead(recorded.lead_id)
+            self._cache.drop_strangers(record.contact.all_aliases)
             self._cache.give_up(ticket)
             return
-        merged, after = record.merged_conversation_ids, recorded.after if recorded else None
-        for lead_id in {self._cache.lead_of(one) for one in merged} - {""}:
-            self._cache.drop_lead(lead_id)
         # A turn of a conversation that was merged away was recorded where that one went.
         where = after.conversation.conversation_id if after else record.conversation_id
         gone = {*merged, *({record.conversation_id} - {where})}
         self._cache.drop(*gone)
         self._cache.recorded(ticket, where, after)
+        # Not before: it may go on from the entry that knew nobody.
+        self._cache.drop_strangers(record.contact.all_aliases)
 
     # ---- looking up
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from service_kit.settings import ConfigurationError
 
 MIN_KEY_BYTES = 24
-_FILE = "privacy.key"
+KEY_FILE = "privacy.key"
 
 
 class ContactHasher:
@@ -23,14 +23,29 @@ class ContactHasher:
             raise ConfigurationError(f"SDR_PRIVACY_KEY has to be at least {MIN_KEY_BYTES} bytes long")
         self._key = key
 
+    @property
+    def key_id(self) -> str:
+        """Tells one key from another, and nothing about either; 16 hexadecimal digits."""
+        return hmac.new(self._key, b"key id", hashlib.sha256).hexdigest()[:16]
+
     def hashes(self, tenant: str, aliases: tuple[str, ...]) -> tuple[str, ...]:
         """One for each alias, as 64 hexadecimal digits."""
         return tuple(hmac.new(self._key, f"{tenant}\0{one}".encode(), hashlib.sha256).hexdigest() for one in aliases)
 
 
+def refuse_marks_of_others(count: int) -> None:
+    """A store that holds marks of another key is not served. Raises ConfigurationError."""
+    if count:
+        raise ConfigurationError(
+            f"{count} hashes of people who are never to be written to were made with another privacy key, and would "
+            "protect nobody: set SDR_PRIVACY_KEY to that key, or put its privacy.key back into SDR_DATA_DIR "
+            "(lost: docs/howto/privacy.md)."
+        )
+
+
 def contact_hasher(key: str, data_dir: Path) -> ContactHasher:
     """With the key that was set, or the one that this data directory got at its first start."""
-    return ContactHasher(key.encode() if key else _own_key(data_dir / _FILE))
+    return ContactHasher(key.encode() if key else _own_key(data_dir / KEY_FILE))
 
 
 def _own_key(path: Path) -> bytes:

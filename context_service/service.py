@@ -1,6 +1,6 @@
 """The gRPC face: decode, ask the domain, encode. Errors are typed and become statuses in an interceptor."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import grpc
@@ -17,7 +17,7 @@ from service_kit.errors import InvalidArgument, NotFound
 Call = grpc.aio.ServicerContext[Any, Any]
 _ROWS = {"default": 50, "most": 200}
 _MESSAGES = {"default": 100, "most": 500}
-_MAX_FORGOTTEN = 1000
+_MAX_CONVERSATIONS = 1000
 
 
 class ContextServicer(pb_grpc.ContextServiceServicer):
@@ -108,15 +108,13 @@ class ContextServicer(pb_grpc.ContextServiceServicer):
     async def ExportContact(
         self, request: pb.ExportContactRequest, context: Call
     ) -> AsyncIterator[pb.ExportContactResponse]:
+        ids = _conversation_ids(request.conversation_ids)
         tenant, alias = decode.tenant(request.tenant), decode.alias(request.contact)
-        async for chunk in export.document(self._store, tenant=tenant, alias=alias):
+        async for chunk in export.document(self._store, tenant=tenant, alias=alias, conversation_ids=ids):
             yield pb.ExportContactResponse(chunk=chunk)
 
     async def ForgetContact(self, request: pb.ForgetContactRequest, context: Call) -> pb.ForgetContactResponse:
-        fields.number(len(request.conversation_ids), "conversation_ids", most=_MAX_FORGOTTEN)
-        conversation_ids = tuple(
-            fields.identifier(one, f"conversation_ids[{n}]") for n, one in enumerate(request.conversation_ids)
-        )
+        conversation_ids = _conversation_ids(request.conversation_ids)
         erased = await self._contexts.forget(
             decode.tenant(request.tenant),
             decode.alias(request.contact),
@@ -130,3 +128,9 @@ class ContextServicer(pb_grpc.ContextServiceServicer):
     async def Backup(self, request: pb.BackupRequest, context: Call) -> pb.BackupResponse:
         copied = await self._store.back_up(self._backups, request.name)
         return pb.BackupResponse(copy=copied.to_pb())
+
+
+def _conversation_ids(given: Sequence[str]) -> tuple[str, ...]:
+    """Conversations of a person, as the buffer names them."""
+    fields.number(len(given), "conversation_ids", most=_MAX_CONVERSATIONS)
+    return tuple(fields.identifier(one, f"conversation_ids[{n}]") for n, one in enumerate(given))

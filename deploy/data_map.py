@@ -30,6 +30,8 @@ What the system keeps about people: the record of processing operations of LGPD 
 it. Your legal bases, your contacts and your processors are yours to add: [privacy.md](../howto/privacy.md).
 Written by `make data-map` from `deploy/data_map.yaml` and the schemas; `make check` fails when they differ.
 
+`make export` hands over every row of a person, from both services, with these columns; `make forget` erases the same.
+
 **personal**: about a person, or in their words. **linked**: says nothing by itself, but belongs to one person: ids,
 times, states. **none**: about nobody.
 """

@@ -16,6 +16,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--contact", default="", help="a phone number with country code, lid:… or bsuid:…")
     parser.add_argument("--tenant", default="", help="the business; default: the only one")
+    parser.add_argument("--conversations", default="", metavar="IDS", help="more of theirs, as the buffer names them")
     given = parser.parse_args()
     if not given.contact.strip():
         print("Who? make export CONTACT='+55 81 99999-0001' > file.json", file=sys.stderr)
@@ -33,7 +34,8 @@ def main() -> int:
         written += out.write(chunk)
 
     try:
-        person.export(settings, who, write, tenant=given.tenant)
+        ids = tuple(given.conversations.split())
+        person.export(settings, who, write, tenant=given.tenant, conversation_ids=ids)
         out.flush()
     except PersonError as error:
         print(error, file=sys.stderr)
@@ -43,7 +45,11 @@ def main() -> int:
     except OSError as error:
         print(f"It cannot be written: {os.strerror(error.errno or 0)}.", file=sys.stderr)
         return 1
-    print(f"{written} bytes. It is personal data: hand it over, and delete the file.", file=sys.stderr)
+    print(
+        f"{written} bytes. It is personal data: hand it over, and delete the file.\n"
+        "Look at buffer.quarantine first, if it holds anything: nobody could read it, so it may name others too.",
+        file=sys.stderr,
+    )
     return 0
 
 

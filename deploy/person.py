@@ -1,7 +1,7 @@
 """One person, as who runs the business names them, and what the running services do about them."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +24,10 @@ _PREFIXES = ("phone", "lid", "bsuid")
 
 class PersonError(Exception):
     """It could not be done; the text says why, to whoever asked."""
+
+
+class Unknown(PersonError):
+    """The service has nothing about them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,13 +105,37 @@ def forget(
     )
 
 
-def export(settings: SystemSettings, who: str, write: Callable[[bytes], object], *, tenant: str = "") -> None:
-    """Hand over everything that the context has about them as one JSON document, a piece at a time.
+def export(
+    settings: SystemSettings,
+    who: str,
+    write: Callable[[bytes], object],
+    *,
+    tenant: str = "",
+    conversation_ids: tuple[str, ...] = (),
+) -> None:
+    """Hand over everything that `forget` would erase as one JSON document, a piece at a time: the sections of the
+    context, and before them the buffer's in `buffer` (null: it knows nothing).
     Raises PersonError; then what was written is no document."""
-    request = context_service_pb2.ExportContactRequest(tenant=tenant, contact=who)
-    with _asking("context_service", settings.context_address) as channel:
-        for piece in ContextServiceStub(channel).ExportContact(request, timeout=_EXPORT_S):
-            write(piece.chunk)
+    ids, known = list(conversation_ids), False
+    with suppress(Unknown), _asking("buffer_service", settings.buffer_address) as channel:
+        asked = buffer_service_pb2.ExportContactRequest(tenant=tenant, contact=who)
+        for part in BufferServiceStub(channel).ExportContact(asked, timeout=_EXPORT_S):
+            write(part.chunk if known else b'{"buffer":' + part.chunk)
+            ids, known = [*part.conversation_ids, *ids], True
+    begun = False
+    try:
+        with _asking("context_service", settings.context_address) as channel:
+            request = context_service_pb2.ExportContactRequest(
+                tenant=tenant, contact=who, conversation_ids=dict.fromkeys(ids)
+            )
+            for piece in ContextServiceStub(channel).ExportContact(request, timeout=_EXPORT_S):
+                # Its document begins with a brace, and goes on in ours.
+                write(piece.chunk if begun else (b"," if known else b'{"buffer":null,') + piece.chunk[1:])
+                begun = True
+    except Unknown:
+        if not known:
+            raise
+        write(b"}\n")
 
 
 @contextmanager
@@ -116,7 +144,8 @@ def _asking(program: str, address: str) -> Iterator[grpc.Channel]:
         try:
             yield channel
         except grpc.RpcError as error:
-            raise PersonError(_sentence(program, address, error)) from None
+            failure = Unknown if parse(error).reason == "NOT_FOUND" else PersonError
+            raise failure(_sentence(program, address, error)) from None
 
 
 def _sentence(program: str, address: str, error: Any) -> str:

@@ -1,4 +1,4 @@
-"""What the four processes would refuse at their start. Half of the system is imported for it, so it is imported late."""
+"""What the four processes would refuse at their start. It imports half of the system, so it is imported late."""
 
 from agent_service.models.choice import GGUF, choose
 from agent_service.persona_source import PersonaSource

@@ -70,7 +70,7 @@ def forget(settings: SystemSettings, found: Revenants, hasher: ContactHasher) ->
             file=sys.stderr,
         )
         return 0
-    marked = {(tenant, one) for tenant, one, _ in found.wishes.hashes}
+    marked = {(tenant, one) for tenant, one, *_ in found.wishes.hashes}
     failed = []
     for tenant, alias in sorted(found.people):
         mark = not marked.isdisjoint((tenant, one) for one in hasher.hashes(tenant, (alias,)))

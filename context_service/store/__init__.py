@@ -135,8 +135,9 @@ class ContextStore(Protocol):
         """Oldest first; the page key is (sequence, ""). Errors: NotFound."""
         ...
 
-    async def find_people(self, tenant: str, alias: str) -> tuple[str, ...]:
-        """The ids of the leads that are this person; empty when there are none."""
+    async def find_people(self, tenant: str, alias: str, conversation_ids: tuple[str, ...] = ()) -> tuple[str, ...]:
+        """The ids of the leads that are this person, by the alias and by conversations, also merged ones: just those
+        whom `forget` erases. Empty when there are none."""
         ...
 
     async def export_rows(self, section: ExportSection, lead_ids: tuple[str, ...], after: int) -> ExportPage:

@@ -6,7 +6,7 @@ import apsw
 
 from context_service.domain import Erased
 from context_service.privacy import ContactHasher
-from context_service.store import reads, rows
+from context_service.store import marks, reads, rows
 from service_kit.errors import Unavailable
 
 _PEOPLE = "(SELECT value FROM json_each(:leads))"
@@ -24,12 +24,7 @@ def forget(
     now_ms: int,
 ) -> Erased:
     """Delete the leads with all that hangs on them and leave tombstones; the inside of one transaction."""
-    given = (*conversation_ids, *(reads.survivor_of(db, one) for one in conversation_ids))
-    of_conversations = db.execute(
-        "SELECT DISTINCT lead_id FROM conversations WHERE +tenant = ? AND id IN (SELECT value FROM json_each(?))",
-        (tenant, rows.to_json(given)),
-    )
-    people = {*reads.find_people(db, tenant, alias), *(lead_id for (lead_id,) in of_conversations)}
+    people = set(reads.find_people(db, tenant, alias, conversation_ids))
     names = {"leads": rows.to_json(sorted(people))}
     theirs = db.execute(f"SELECT id FROM conversations WHERE lead_id IN {_PEOPLE}", names).fetchall()
     merged = db.execute(
@@ -64,15 +59,13 @@ def _keep_marks(
         "SELECT alias FROM lead_aliases WHERE lead_id IN (SELECT value FROM json_each(?))",
         (rows.to_json(sorted(people)),),
     ).fetchall()
-    hashes = hasher.hashes(tenant, tuple({alias, *(one for (one,) in aliases)}))
+    names = {alias, *(one for (one,) in aliases)}
     if marked:
-        db.executemany(
-            "INSERT INTO do_not_contact (tenant, contact_hash, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-            [(tenant, one, rows.to_text(now_ms)) for one in hashes],
-        )
+        marks.keep(db, hasher, [(tenant, one) for one in names], now=rows.to_text(now_ms))
     elif people:
         db.executemany(
-            "DELETE FROM do_not_contact WHERE tenant = ? AND contact_hash = ?", [(tenant, one) for one in hashes]
+            "DELETE FROM do_not_contact WHERE tenant = ? AND contact_hash = ?",
+            [(tenant, one) for one in hasher.hashes(tenant, tuple(names))],
         )
 
 

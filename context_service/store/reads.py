@@ -136,9 +136,14 @@ def list_messages(db: apsw.Connection, conversation_id: str, page: PageAfter) ->
     return tuple(rows.message(row) for row in found)
 
 
-def find_people(db: apsw.Connection, tenant: str, alias: str) -> tuple[str, ...]:
+def find_people(db: apsw.Connection, tenant: str, alias: str, conversation_ids: tuple[str, ...]) -> tuple[str, ...]:
     """See `ContextStore.find_people`."""
-    found = db.execute("SELECT lead_id FROM lead_aliases WHERE tenant = ? AND alias = ?", (tenant, alias))
+    given = (*conversation_ids, *(survivor_of(db, one) for one in conversation_ids))
+    found = db.execute(
+        "SELECT lead_id FROM lead_aliases WHERE tenant = :tenant AND alias = :alias UNION "
+        "SELECT lead_id FROM conversations WHERE +tenant = :tenant AND id IN (SELECT value FROM json_each(:given))",
+        {"tenant": tenant, "alias": alias, "given": rows.to_json(given)},
+    )
     return tuple(lead_id for (lead_id,) in found)
 
 

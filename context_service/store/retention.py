@@ -6,15 +6,29 @@ import apsw
 
 from context_service.domain import Swept
 from context_service.privacy import ContactHasher
-from context_service.store import rows
+from context_service.store import marks, rows
 
 _BY_AGE: Final = {"messages": "created_at", "turns": "created_at", "lead_changes": "changed_at"}
-_CONVERSATIONS: Final = (
-    "SELECT id FROM conversations WHERE updated_at < :before "
+
+
+def _of_each_tenant(table: str, select: str) -> str:
+    """Tenant by tenant, each found by index: the indexes by age begin with the tenant, and without it the whole table
+    would be read. One more index would cost every turn a write."""
+    next_one = f"SELECT min(tenant) FROM {table} WHERE tenant > tenants.tenant"
+    return (
+        f"WITH RECURSIVE tenants (tenant) AS (SELECT min(tenant) FROM {table} UNION ALL "
+        f"SELECT ({next_one}) FROM tenants WHERE tenant IS NOT NULL) "
+        f"SELECT {select} FROM tenants CROSS JOIN {table} USING (tenant)"
+    )
+
+
+USAGE: Final = f"{_of_each_tenant('usage_days', 'row_id')} WHERE day < :day LIMIT :limit"
+CONVERSATIONS: Final = (
+    f"{_of_each_tenant('conversations', 'id')} WHERE updated_at < :before "
     "AND NOT EXISTS (SELECT 1 FROM messages WHERE conversation_id = conversations.id) LIMIT :limit"
 )
-_LEADS: Final = (
-    "SELECT id FROM leads WHERE updated_at < :before "
+LEADS: Final = (
+    f"{_of_each_tenant('leads', 'id')} WHERE updated_at < :before "
     "AND NOT EXISTS (SELECT 1 FROM conversations WHERE lead_id = leads.id) LIMIT :limit"
 )
 
@@ -31,14 +45,14 @@ def sweep(db: apsw.Connection, before: str, limit: int, *, hasher: ContactHasher
         )
         deleted[table] = db.changes()
     db.execute(
-        "DELETE FROM usage_days WHERE row_id IN (SELECT row_id FROM usage_days WHERE day < :day LIMIT :limit)",
+        f"DELETE FROM usage_days WHERE row_id IN ({USAGE})",
         {"day": before[:10], "limit": limit},
     )
     deleted["usage_days"] = db.changes()
     # A conversation and a lead go when nothing that is newer hangs on them.
-    db.execute(f"DELETE FROM conversations WHERE id IN ({_CONVERSATIONS})", names)
+    db.execute(f"DELETE FROM conversations WHERE id IN ({CONVERSATIONS})", names)
     deleted["conversations"] = db.changes()
-    leads = rows.to_json([lead_id for (lead_id,) in db.execute(_LEADS, names)])
+    leads = rows.to_json([lead_id for (lead_id,) in db.execute(LEADS, names)])
     _keep_marks(db, leads, hasher=hasher, now=now)
     db.execute("DELETE FROM leads WHERE id IN (SELECT value FROM json_each(?))", (leads,))
     deleted["leads"] = db.changes()
@@ -52,7 +66,4 @@ def _keep_marks(db: apsw.Connection, leads: str, *, hasher: ContactHasher, now: 
         "WHERE do_not_contact = 1 AND leads.id IN (SELECT value FROM json_each(?))",
         (leads,),
     ).fetchall()
-    db.executemany(
-        "INSERT INTO do_not_contact (tenant, contact_hash, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
-        [(tenant, *hasher.hashes(tenant, (alias,)), now) for tenant, alias in marked],
-    )
+    marks.keep(db, hasher, marked, now=now)

@@ -27,6 +27,7 @@ from context_service.store import (
     Seen,
     erase,
     lead_writes,
+    marks,
     reads,
     retention,
     rows,
@@ -51,8 +52,13 @@ class SqliteStore:
         self._thread = DatabaseThread(lambda: schema.open_database(path, wanted))
 
     async def open(self) -> None:
-        """Open the file and migrate it. Raises ConfigurationError."""
+        """Open the file and migrate it. Raises ConfigurationError, also when its marks are of another privacy key."""
         await self._thread.open()
+        try:
+            await self._thread.write(lambda db: marks.claim(db, self._hasher))
+        except BaseException:
+            await self._thread.close()
+            raise
 
     async def find_lead(self, query: ContextQuery) -> Seen[Lead | None]:
         return await self._thread.read(lambda db: reads.find_lead(db, query))
@@ -92,8 +98,8 @@ class SqliteStore:
     async def list_messages(self, conversation_id: str, page: PageAfter) -> tuple[HistoryMessage, ...]:
         return await self._thread.read(lambda db: reads.list_messages(db, conversation_id, page))
 
-    async def find_people(self, tenant: str, alias: str) -> tuple[str, ...]:
-        return await self._thread.read(lambda db: reads.find_people(db, tenant, alias))
+    async def find_people(self, tenant: str, alias: str, conversation_ids: tuple[str, ...] = ()) -> tuple[str, ...]:
+        return await self._thread.read(lambda db: reads.find_people(db, tenant, alias, conversation_ids))
 
     async def export_rows(self, section: ExportSection, lead_ids: tuple[str, ...], after: int) -> ExportPage:
         return await self._thread.read(lambda db: reads.export_rows(db, section, lead_ids, after))

@@ -19,7 +19,7 @@ from context_service.domain import (
 )
 from context_service.errors import Forgotten, KeptElsewhere
 from context_service.migrations import current_version
-from context_service.privacy import ContactHasher
+from context_service.privacy import ContactHasher, refuse_marks_of_others
 from context_service.store import ExportPage, ExportSection, LeadFilter, PageAfter, Seen, rows
 from context_service.store import supabase_rows as json_rows
 from context_service.store.supabase_client import DatabaseRefusal, NoSuchFunction, SupabaseClient
@@ -43,6 +43,12 @@ class SupabaseStore:
         self._clock = clock
         self._hasher = hasher
         self._answered_s: float | None = None
+
+    async def check(self) -> None:
+        """The schema is that of this version, and the marks are of this privacy key. Raises ConfigurationError;
+        Unavailable when nobody answers."""
+        await self.check_schema()
+        refuse_marks_of_others(await self._client.call("sdr_marks_of_others", p_key=self._hasher.key_id))
 
     async def check_schema(self) -> None:
         """The schema is that of this version. Raises ConfigurationError; Unavailable when nobody answers."""
@@ -179,8 +185,11 @@ class SupabaseStore:
 
     # ---- people
 
-    async def find_people(self, tenant: str, alias: str) -> tuple[str, ...]:
-        return tuple(await self._client.call("sdr_people", p_tenant=tenant, p_alias=alias, p_conversations=[]))
+    async def find_people(self, tenant: str, alias: str, conversation_ids: tuple[str, ...] = ()) -> tuple[str, ...]:
+        found = await self._client.call(
+            "sdr_people", p_tenant=tenant, p_alias=alias, p_conversations=list(conversation_ids)
+        )
+        return tuple(found)
 
     async def export_rows(self, section: ExportSection, lead_ids: tuple[str, ...], after: int) -> ExportPage:
         found = await self._client.call(
@@ -193,7 +202,7 @@ class SupabaseStore:
     ) -> Erased:
         for _ in range(_TRIES):
             names = tuple({alias, *await self._names_of(tenant, alias, conversation_ids)})
-            hashes = dict(zip(names, self._hasher.hashes(tenant, names), strict=True))
+            hashes = self._hashes(tenant, names)
             try:
                 gone = await self._client.call(
                     "sdr_forget",
@@ -228,11 +237,15 @@ class SupabaseStore:
     async def _sweep_marked(self, lead: dict[str, Any], before: str) -> int:
         """The database has no key: who is never to be contacted leaves it with hashes that are made here."""
         names = tuple(lead["names"])
-        hashes = dict(zip(names, self._hasher.hashes(lead["tenant"], names), strict=True))
+        hashes = self._hashes(lead["tenant"], names)
         gone: int = await self._client.call(
             "sdr_sweep_marked", p_lead=lead["lead"], p_before=before, p_hashes=hashes, p_now=self._now()
         )
         return gone
+
+    def _hashes(self, tenant: str, names: tuple[str, ...]) -> dict[str, str]:
+        """By name, and the key's id under the empty one."""
+        return {"": self._hasher.key_id, **dict(zip(names, self._hasher.hashes(tenant, names), strict=True))}
 
     async def back_up(self, backups: Backups, name: str) -> Copied:
         raise KeptElsewhere

@@ -11,9 +11,9 @@ from context_service.store import schema
 
 @dataclass(frozen=True, kw_only=True)
 class Wishes:
-    """Keyed hashes of erased people (tenant, hash, since when), and the ids of leads with the mark."""
+    """Keyed hashes of erased people (tenant, hash, since when, id of the key), and the ids of leads with the mark."""
 
-    hashes: tuple[tuple[str, str, str], ...] = ()
+    hashes: tuple[tuple[str, str, str, str], ...] = ()
     lead_ids: tuple[str, ...] = ()
 
 
@@ -21,9 +21,11 @@ def read(path: Path) -> Wishes:
     """Those of a file. Raises apsw.Error when it cannot be read."""
     db = apsw.Connection(str(path))
     try:
-        if not db.execute("SELECT 1 FROM sqlite_schema WHERE name = 'do_not_contact'").fetchall():
+        columns = {name for (name,) in db.execute("SELECT name FROM pragma_table_info('do_not_contact')")}
+        if not columns:
             return Wishes()  # A version that knew no such mark.
-        hashes: list[Any] = db.execute("SELECT tenant, contact_hash, created_at FROM do_not_contact").fetchall()
+        key = "key_id" if "key_id" in columns else "''"
+        hashes: list[Any] = db.execute(f"SELECT tenant, contact_hash, created_at, {key} FROM do_not_contact").fetchall()
         leads: list[Any] = db.execute("SELECT id FROM leads WHERE do_not_contact = 1").fetchall()
     finally:
         db.close()
@@ -36,7 +38,8 @@ def add(path: Path, wishes: Wishes) -> None:
     try:
         with db:
             db.executemany(
-                "INSERT INTO do_not_contact (tenant, contact_hash, created_at) VALUES (?, ?, ?) ON CONFLICT DO NOTHING",
+                "INSERT INTO do_not_contact (tenant, contact_hash, created_at, key_id) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT DO NOTHING",
                 wishes.hashes,
             )
             db.executemany("UPDATE leads SET do_not_contact = 1 WHERE id = ?", [(one,) for one in wishes.lead_ids])

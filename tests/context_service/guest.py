@@ -138,8 +138,8 @@ class GuestStore:
 
     # ---- people
 
-    async def find_people(self, tenant: str, alias: str) -> tuple[str, ...]:
-        return await self._store.find_people(self._in(tenant), alias)
+    async def find_people(self, tenant: str, alias: str, conversation_ids: tuple[str, ...] = ()) -> tuple[str, ...]:
+        return await self._store.find_people(self._in(tenant), alias, self._all(conversation_ids))
 
     async def export_rows(self, section: ExportSection, lead_ids: tuple[str, ...], after: int) -> ExportPage:
         return self._out(await self._store.export_rows(section, lead_ids, after))

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from context_service.migrate import migrate
+from context_service.privacy import ContactHasher
 from context_service.store.supabase import SupabaseStore
 from context_service.store.supabase_client import SupabaseClient
 from service_kit.clock import Clock
@@ -24,9 +25,11 @@ def migrate_database(database: Database) -> None:
         migrate(connection)
 
 
-def store_of(server: PostgrestServer, clock: Clock, *, timeout_s: float = 20.0) -> SupabaseStore:
+def store_of(
+    server: PostgrestServer, clock: Clock, *, timeout_s: float = 20.0, hasher: ContactHasher = HASHER
+) -> SupabaseStore:
     client = SupabaseClient(url=server.url, key=server.keys.secret, timeout_s=timeout_s, connections=20)
-    return SupabaseStore(client=client, clock=clock, hasher=HASHER)
+    return SupabaseStore(client=client, clock=clock, hasher=hasher)
 
 
 @asynccontextmanager

@@ -153,6 +153,19 @@ def test_that_nobody_is_known_is_kept_too_for_the_same_names() -> None:
     assert get(one, version=1) is None
 
 
+def test_somebody_who_is_known_by_now_is_a_stranger_nowhere() -> None:
+    """Elsewhere they were asked for their name again, for as long as the cache keeps what it knows."""
+    one = cache()
+    late = begin(one)
+    keep(one, NOBODY, query("c2"))
+    keep(one, NOBODY, query("c3", contact="lid:3"))
+    one.drop_strangers((*query().contact.all_aliases, "lid:9"))
+    assert get(one, query("c2")) is None
+    assert get(one, query("c3", contact="lid:3")) is not None
+    one.keep(late, query("c2"), NOBODY)
+    assert get(one, query("c2")) is None, "it was looked up before"
+
+
 def test_a_lookup_that_began_before_a_write_ended_is_not_kept() -> None:
     for write in (
         lambda one: one.drop("c1"),
@@ -254,7 +267,7 @@ def test_a_lead_that_changes_is_shown_nowhere_as_it_was() -> None:
     assert get(one, query("c3")) is None
     keep(one, snapshot())
     one.clear()
-    assert get(one) is None and len(one) == one.bytes == 0 and not one._of_lead
+    assert get(one) is None and len(one) == one.bytes == 0 and not one._shown_by
 
 
 def test_entries_and_bytes_are_bounded_and_the_least_used_go_first() -> None:
@@ -282,4 +295,4 @@ def test_nothing_is_remembered_of_writes_when_nobody_looks_up() -> None:
     for number in range(10):
         one.drop(f"c{number}")
     one.give_up(ticket)
-    assert not one._written and not one._tickets and not one._of_lead
+    assert not one._written and not one._tickets and not one._shown_by

@@ -126,6 +126,8 @@ class Database:
         lead_id = LEADS[record.conversation_id]
         if record.turn_id in truth.turns:
             return Recorded(version=truth.turns[record.turn_id], lead_id=lead_id, duplicate=True)
+        # A turn tells something about its lead, who is shown elsewhere too.
+        self.names[lead_id].append(f"told in {record.turn_id}")
         before = len(truth.texts)
         truth.texts += [one.text for one in (*record.messages, *record.parts)]
         truth.version += 1
@@ -210,9 +212,6 @@ class World:
             self.tasks.discard(task)
             task.result()
 
-    def _replica(self) -> Contexts:
-        return self.replicas[self._number()]
-
     def _number(self) -> int:
         return self.chance.randrange(len(self.replicas))
 
@@ -227,12 +226,14 @@ class World:
             parts=[part(0, f"a{self.turns}")],
         )
         while True:
+            number = self._number()
             try:
-                recorded = await self._replica().record_turn(wanted)
+                recorded = await self.replicas[number].record_turn(wanted)
                 break
             except Unavailable:
                 await self.network.travel()
         self.acknowledged[name] = recorded.version
+        self._seen_by(number, LEADS[name], f"told in {wanted.turn_id}")
         self.busy.discard(name)
 
     async def _look(self, name: str) -> None:
@@ -246,7 +247,11 @@ class World:
             changed = await self.replicas[number].update_lead(lead_id, "", patch)
         except Unavailable:
             return
-        self.renamed[number, lead_id] = self.database.names[lead_id].index(changed.name)
+        self._seen_by(number, lead_id, changed.name)
+
+    def _seen_by(self, number: int, lead_id: str, name: str) -> None:
+        known = self.renamed.get((number, lead_id), -1)
+        self.renamed[number, lead_id] = max(known, self.database.names[lead_id].index(name))
 
     def _edit_elsewhere(self) -> None:
         lead_id = self.chance.choice(("l1", "l3"))
@@ -273,7 +278,7 @@ class World:
         seen = self.database.names[LEADS[name]].index(loaded.lead.name) if loaded.lead else 1_000_000
         if loaded.cache_hit and edited and asked_ms - edited[0] >= TTL_MS:
             assert seen >= edited[1], "an edit from elsewhere is seen after the time to live"
-        assert seen >= renamed, "an acknowledged edit of this replica's own is seen at once"
+        assert seen >= renamed, "what this replica acknowledged of a lead is seen in all conversations at once"
 
 
 def real() -> ContextCache:

@@ -12,6 +12,7 @@ from context_service import export
 from context_service.errors import Forgotten
 from context_service.store import ContextStore, ExportSection
 from service_kit.errors import NotFound
+from service_kit.json_document import MAX_CHUNK_BYTES
 from tests.context_service.builders import PHONE, generation, message, record, update
 from tests.context_service.test_store_contract import clock, store
 
@@ -19,9 +20,9 @@ __all__ = ["clock", "store"]
 MANY = 450
 
 
-async def document(store: ContextStore, alias: str = f"phone:{PHONE}") -> dict[str, Any]:
-    chunks = [chunk async for chunk in export.document(store, alias=alias)]
-    assert all(len(chunk) <= export.MAX_CHUNK_BYTES for chunk in chunks)
+async def document(store: ContextStore, alias: str = f"phone:{PHONE}", ids: tuple[str, ...] = ()) -> dict[str, Any]:
+    chunks = [chunk async for chunk in export.document(store, alias=alias, conversation_ids=ids)]
+    assert all(len(chunk) <= MAX_CHUNK_BYTES for chunk in chunks)
     found: dict[str, Any] = json.loads(b"".join(chunks))
     return found
 
@@ -53,6 +54,24 @@ class TestExport:
         await somebody(store)
         with pytest.raises(NotFound, match="Nothing is stored about this contact"):
             await document(store, "lid:8")
+
+    async def test_it_is_of_just_those_whom_forgetting_erases(self, store: ContextStore) -> None:
+        """It went by the name alone: of somebody whose other lead only the buffer knew, that one was erased unseen."""
+        await somebody(store)
+        await store.record_turn(record("t4", "c4", contact="lid:4", messages=[message("m4", "com outro nome")]))
+        await store.record_turn(record("t5", "c5", tenant="other", messages=[message("m5", "noutra empresa")]))
+        ids = ("c0", "c4", "c5", "nobody")  # c0 is merged into c1.
+        found = await document(store, "lid:nobody", ids)
+        told = {one["content"] for one in found["messages"] if one["role"] == "user"}
+        assert told == {"antes", 'com "aspas" e 😀', "oi", "com outro nome"}
+        erased = await store.forget("default", "lid:nobody", ids)
+        assert [len(found[one]) for one in ("leads", "conversations", "messages")] == [
+            erased.leads,
+            erased.conversations,
+            erased.messages,
+        ]
+        with pytest.raises(NotFound):
+            await document(store, "lid:nobody", ids)
 
     async def test_many_rows_come_once_each_and_in_order(self, store: ContextStore) -> None:
         for number in range(MANY // 50):

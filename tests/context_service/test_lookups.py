@@ -13,7 +13,7 @@ from context_service.lookups import Contexts
 from context_service.store import ContextStore, Seen
 from service_kit.clock import ManualClock
 from service_kit.errors import Unavailable
-from tests.context_service.builders import message, query, record
+from tests.context_service.builders import message, query, record, update
 from tests.context_service.stores import STORES, no_cache, sqlite_store
 from tests.stand_ins.postgres import PostgresCluster
 
@@ -207,3 +207,46 @@ async def test_a_merge_is_shown_at_once_and_costs_no_later_turn_its_hit(cached: 
         assert loaded.lead == (await store.find_lead(query())).value
         hits.append(loaded.cache_hit)
     assert hits == [False, True, True]
+
+
+async def test_another_conversation_of_a_merged_lead_is_shown_with_the_one_that_is_left(
+    cached: tuple[Contexts, ContextStore],
+) -> None:
+    """Only what showed the merged conversation itself was dropped, and only if the cache still had it."""
+    contexts, store = cached
+    await contexts.record_turn(record("t1", "c1"))
+    await contexts.record_turn(record("t2", "c2", contact="lid:2", messages=[message("b")]))
+    await contexts.record_turn(record("t3", "c3", contact="lid:2", instance="two", messages=[message("c")]))
+    elsewhere = query("c3", contact="lid:2")
+    gone = (await contexts.load(elsewhere, 1)).lead
+    merged = record("t4", "c1", aliases=["lid:2"], messages=[message("d")], merged_conversation_ids=["c2"])
+    kept = (await contexts.record_turn(merged)).lead_id
+    loaded = await contexts.load(elsewhere, 1)
+    assert loaded.lead == (await store.find_lead(elsewhere)).value
+    assert gone and loaded.lead and (gone.lead_id != kept, loaded.lead.lead_id) == (True, kept)
+
+
+async def test_somebody_who_is_known_elsewhere_by_now_is_no_stranger(cached: tuple[Contexts, ContextStore]) -> None:
+    contexts, _ = cached
+    assert (await contexts.load(query("c2"), 0)).lead is None
+    assert (await contexts.load(query("c1"), 0)).lead is None
+    await contexts.record_turn(record("t1", "c1", effects=[update(name="Ana")]))
+    assert (await contexts.load(query("c1"), 1)).cache_hit, "written through, onto what knew nobody"
+    known = (await contexts.load(query("c2"), 0)).lead
+    assert known and known.name == "Ana"
+
+
+async def test_a_record_whose_first_answer_was_lost_shows_its_lead_everywhere(
+    cached: tuple[Contexts, ContextStore],
+) -> None:
+    """The repeat was a duplicate, and a duplicate changes nothing: but nobody had been told what the first one did."""
+    contexts, store = cached
+    for number, instance in enumerate(("one", "two")):
+        first = record(f"t{number}", f"c{number}", instance=instance, messages=[message(f"m{number}")])
+        await contexts.record_turn(first)
+    assert (await contexts.load(query("c1"), 1)).lead
+    told = record("t9", "c0", instance="one", messages=[message("m9")], effects=[update(name="Ana")])
+    await store.record_turn(told)  # By another replica, or with an answer that never came.
+    assert (await contexts.record_turn(told)).duplicate
+    known = (await contexts.load(query("c1"), 1)).lead
+    assert known and known.name == "Ana"

@@ -26,6 +26,12 @@ def test_a_hash_depends_on_key_tenant_and_alias_and_on_nothing_else() -> None:
     assert all(len(one) == 64 and set(one) <= set("0123456789abcdef") for one in all_of_them)
 
 
+def test_a_key_is_told_from_another_without_being_told() -> None:
+    other_key = ContactHasher(b"another key for tests, no secret")
+    assert HASHER.key_id != other_key.key_id and len(HASHER.key_id) == 16
+    assert b"another key for tests, no secret"[:4].hex() not in other_key.key_id
+
+
 def test_tenant_and_alias_cannot_be_shifted_into_one_another() -> None:
     assert HASHER.hashes("a", ("bc",)) != HASHER.hashes("ab", ("c",))
 

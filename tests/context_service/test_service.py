@@ -227,6 +227,7 @@ INVALID: list[tuple[str, Any, str]] = [
     ("ListMessages", pb.ListMessagesRequest(), "conversation_id"),
     ("ListMessages", pb.ListMessagesRequest(conversation_id="c1", page_size=501), "page_size"),
     ("ExportContact", pb.ExportContactRequest(), "contact"),
+    ("ExportContact", pb.ExportContactRequest(contact=PHONE, conversation_ids=[""]), "conversation_ids[0]"),
     ("ForgetContact", pb.ForgetContactRequest(), "contact"),
     ("ForgetContact", pb.ForgetContactRequest(contact=PHONE, conversation_ids=[""]), "conversation_ids[0]"),
 ]

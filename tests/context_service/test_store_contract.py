@@ -3,12 +3,13 @@
 import asyncio
 import inspect
 from collections.abc import AsyncIterator
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from agentic_sdr.common.v1 import message_pb2, turn_pb2
-from context_service.domain import Author, ConversationStatus, LeadField, LeadPatch, Summary, UsageToday
+from context_service.domain import Author, ConversationStatus, LeadField, LeadPatch, Summary, Swept, UsageToday
 from context_service.errors import Forgotten
 from context_service.store import ContextStore, ExportSection, LeadFilter, PageAfter
 from context_service.store.sqlite import SqliteStore
@@ -502,6 +503,24 @@ class TestRetention:
             "c1"
         ]
         assert (await store.sweep(before, limit=9)).total == 0
+
+    async def test_every_business_is_swept(self, store: ContextStore, clock: ManualClock) -> None:
+        tenants = ("a", "b", "default")
+        for tenant in tenants:
+            old = message("old", "velho")
+            old.provider_time.FromMilliseconds(clock.now_ms())
+            spent = [generation(prompt_tokens=1)]
+            turn = record(f"t-{tenant}", f"c-{tenant}", tenant=tenant, messages=[old], parts=[], effects=spent)
+            await store.record_turn(turn)
+        clock.advance(3 * DAY_MS)
+        total = Swept()
+        while (step := await store.sweep(clock.now_ms() - DAY_MS, limit=1)).total:
+            total = Swept(**{name: getattr(total, name) + count for name, count in asdict(step).items()})
+        assert (total.messages, total.turns, total.conversations, total.leads) == (3, 3, 3, 3)
+        # The conversation's, and the business's.
+        assert total.usage_days == 6
+        for tenant in tenants:
+            assert await store.list_leads(LeadFilter(tenant=tenant), PageAfter(size=9)) == ()
 
     async def test_who_must_not_be_contacted_stays_so_when_they_are_swept(
         self, store: ContextStore, clock: ManualClock

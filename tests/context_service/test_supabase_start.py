@@ -64,6 +64,32 @@ async def test_a_wrong_setting_is_one_sentence_and_exit_3(
     assert Keys().publishable not in told
 
 
+async def test_marks_of_another_privacy_key_are_one_sentence_and_exit_3(
+    postgres_cluster: PostgresCluster, tmp_path: Path
+) -> None:
+    """A container without a lasting folder made a new key at every start, and nobody was recognised by the marks."""
+    with migrated(postgres_cluster) as database:
+        async with PostgrestServer(database_url=database.url("authenticator")) as server:
+
+            async def marked(folder: str, *, ends: bool = False) -> None:
+                (tmp_path / folder).mkdir(exist_ok=True)
+                async with running(server, tmp_path / folder) as process:
+                    if ends:
+                        code, told = await process.ended()
+                        assert (code, told.count("\n")) == (3, 1)
+                        assert "1 hashes of people" in told and "set SDR_PRIVACY_KEY to that key" in told
+                        return
+                    assert (await process.event("privacy_key_only_in_file"))["path"].endswith("privacy.key")
+                    stub = pb_grpc.ContextServiceStub(await process.channel())
+                    await stub.ForgetContact(pb.ForgetContactRequest(contact="5511", do_not_contact=True))
+
+            await marked("first")
+            await marked("first")
+            await marked("another", ends=True)
+            database.execute("DELETE FROM do_not_contact")
+            await marked("another")
+
+
 async def test_a_database_that_is_away_is_waited_for_and_served_when_it_comes(
     postgres_cluster: PostgresCluster, tmp_path: Path
 ) -> None:

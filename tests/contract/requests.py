@@ -168,6 +168,7 @@ VALID: Mapping[str, Sequence[Message]] = {
     "BufferService.ReplayDeadLetter": [buffer_pb.ReplayDeadLetterRequest(dead_letter_id=1, answer_stale=True)],
     "BufferService.Backup": [buffer_pb.BackupRequest(name="one")],
     "BufferService.ForgetContact": [buffer_pb.ForgetContactRequest(tenant="default", contact=PHONE)],
+    "BufferService.ExportContact": [buffer_pb.ExportContactRequest(tenant="default", contact=PHONE)],
     "BufferService.GetStats": [buffer_pb.GetStatsRequest(tenant="default")],
     "ContextService.LoadContext": [
         context_pb.LoadContextRequest(
@@ -203,7 +204,9 @@ VALID: Mapping[str, Sequence[Message]] = {
         context_pb.ListConversationsRequest(tenant="default", lead_id=LEAD_ID, page_size=1, page_token="t")
     ],
     "ContextService.ListMessages": [context_pb.ListMessagesRequest(conversation_id="c1", page_size=1, page_token="t")],
-    "ContextService.ExportContact": [context_pb.ExportContactRequest(tenant="default", contact=PHONE)],
+    "ContextService.ExportContact": [
+        context_pb.ExportContactRequest(tenant="default", contact=PHONE, conversation_ids=["c9"])
+    ],
     "ContextService.Backup": [context_pb.BackupRequest(name="one")],
     "ContextService.ForgetContact": [
         context_pb.ForgetContactRequest(tenant="default", contact="550", conversation_ids=["c9"], do_not_contact=True)

@@ -48,6 +48,7 @@ ENDS: Mapping[str, str] = {
     "BufferService.ResumeConversation 0": "NOT_FOUND",
     "BufferService.ListDeadLetters 0": "BAD_PAGE_TOKEN",
     "BufferService.ReplayDeadLetter 0": "NOT_FOUND",
+    "BufferService.ExportContact 0": "NOT_FOUND",
     "ContextService.LoadContext 0": "UNAVAILABLE",  # nobody has recorded that version
     "ContextService.PutSummary 0": "NOT_FOUND",
     "ContextService.GetLead 0": "NOT_FOUND",
@@ -171,7 +172,7 @@ OTHERWISE: tuple[tuple[str, str], ...] = (
     ),
     ("ContextService.UpdateLead 0 lead.current_stage nul", AS_VALID),
     ("ContextService.ListConversations 0 lead_id empty", AS_VALID),
-    ("ContextService.ForgetContact 0 conversation_ids missing", AS_VALID),
+    ("ContextService.*Contact 0 conversation_ids missing", AS_VALID),
     # ---- the agent, which reads little and keeps nothing
     ("AgentService.Summarize *", AS_VALID),
     ("AgentService.Respond 0 *turn_id empty", AS_VALID),
@@ -217,7 +218,7 @@ async def call(stub: Any, method: str, request: Message) -> None:
     if method == RESPOND:
         return await _respond(stub, request)
     calling = getattr(stub, method.partition(".")[2])(request, timeout=10, wait_for_ready=True)
-    if method == "ContextService.ExportContact":
+    if method.endswith(".ExportContact"):
         async for _ in calling:
             pass
         return None
@@ -368,6 +369,11 @@ async def test_five_megabytes_are_refused_like_any_text_that_is_too_long(tmp_pat
             (
                 "ContextService.ForgetContact",
                 context_pb.ForgetContactRequest(contact="1", conversation_ids=["c"] * 1_001),
+                "conversation_ids",
+            ),
+            (
+                "ContextService.ExportContact",
+                context_pb.ExportContactRequest(contact="1", conversation_ids=["c"] * 1_001),
                 "conversation_ids",
             ),
             (RESPOND, agent_pb.Begin(messages=[message()] * 101), "begin.messages"),

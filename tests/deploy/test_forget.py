@@ -22,7 +22,7 @@ from buffer_service.app import BufferApp
 from buffer_service.settings import BufferSettings
 from context_service.app import ContextApp
 from context_service.settings import ContextSettings
-from deploy import forget, person
+from deploy import export, forget, person
 from deploy.person import Erased, PersonError
 from deploy.settings import SystemSettings
 from service_kit.server import Server, ServerConfig
@@ -177,15 +177,47 @@ async def test_bad_wishes_are_refused(
     assert capsys.readouterr().err.count("\n") == 1
 
 
-async def test_an_export_is_one_document_and_of_nobody_there_is_none(services: Services) -> None:
-    conversation_id = await known(services)
+async def exported(services: Services, who: str, **more: Any) -> Any:
     pieces: list[bytes] = []
-    await asyncio.to_thread(person.export, services.settings, "lid:777", pieces.append)
-    document = json.loads(b"".join(pieces))
+    await asyncio.to_thread(person.export, services.settings, who, pieces.append, **more)
+    return json.loads(b"".join(pieces))
+
+
+async def test_an_export_is_one_document_of_both_services(services: Services) -> None:
+    conversation_id = await known(services)
+    document = await exported(services, "lid:777")
     assert [one["alias"] for one in document["lead_aliases"]] == [f"phone:{PHONE}", "lid:777"]
     assert [one["id"] for one in document["conversations"]] == [conversation_id]
+    # Nobody has answered it yet, so the context does not have it.
+    assert [one["body"]["text"] for one in document["buffer"]["message"]] == ["oi"]
     with pytest.raises(PersonError, match=r"^Nothing is stored about this contact\.$"):
-        await asyncio.to_thread(person.export, services.settings, "lid:778", pieces.append)
+        await exported(services, "lid:778")
+
+
+async def test_an_export_is_whole_when_only_one_service_knows_them(services: Services) -> None:
+    conversation_id = await known(services)
+    await services.context.ForgetContact(context_pb.ForgetContactRequest(contact=PHONE), timeout=5)
+    only_buffer = await exported(services, "lid:777")
+    assert set(only_buffer) == {"buffer"} and len(only_buffer["buffer"]["conversation"]) == 1
+    # A lead whom the context knows by another name is found by the buffer's conversation, or by one that was named.
+    other = turn("t9", "theirs-too", contact="lid:888", messages=[])
+    await services.context.RecordTurn(context_pb.RecordTurnRequest(record=other), timeout=5)
+    given = await exported(services, "lid:777", conversation_ids=("theirs-too", conversation_id))
+    assert [one["id"] for one in given["conversations"]] == ["theirs-too"] and given["buffer"] is not None
+    only_context = await exported(services, "lid:888")
+    assert only_context["buffer"] is None and len(only_context["leads"]) == 1
+
+
+async def test_an_export_that_lacks_a_service_is_none(
+    services: Services, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    await known(services)
+    await services.stop_context()
+    monkeypatch.setattr(sys, "argv", ["export", "--contact", PHONE])
+    monkeypatch.setattr(export.signal, "signal", lambda *_: None)  # Only the main thread may.
+    assert await asyncio.to_thread(export.main) == 1
+    said = capfd.readouterr().err
+    assert "context_service does not answer" in said and "no whole document: delete it" in said
 
 
 def test_what_remains_is_said_of_supabase_too() -> None:

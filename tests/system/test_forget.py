@@ -220,9 +220,10 @@ async def test_not_one_byte_of_a_forgotten_person_is_left(
 
 
 def check_export(done: Done, person: Person) -> None:
-    """Every section, as JSON, and what the person said is in it."""
+    """Every section, as JSON, and what the person said is in it, whichever service has it."""
     assert done.code == 0, done.err
     document = json.loads(done.out)
+    buffer = document.pop("buffer")
     assert set(document) == {"tenant", *ExportSection}
     empty = {section for section in ExportSection if not document[section]}
     assert empty <= {ExportSection.MERGED, ExportSection.USAGE}, empty
@@ -230,6 +231,10 @@ def check_export(done: Done, person: Person) -> None:
     assert [one["name"] for one in document["leads"]] == [NAME]
     files = json.dumps([one["media_data"] for one in document["messages"]])
     assert f"conta-{person.mark}.pdf" in files and OTHERS not in done.out
+    assert f"fatal {person.mark}" in json.dumps(buffer["message"]) and len(buffer["dead_letter"]) == 1
+    assert f"sem registro {person.mark}" in json.dumps(buffer["message"])
+    [unread] = buffer["quarantine"]
+    assert person.mark in unread["body"]
 
 
 def tables(database: Database) -> dict[str, list[str]]:

@@ -1863,6 +1863,60 @@ class ForgetContactResponse(_message.Message):
 Global___ForgetContactResponse: _TypeAlias = ForgetContactResponse  # noqa: Y015
 
 @_typing.final
+class ExportContactRequest(_message.Message):
+    """Whose data."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENANT_FIELD_NUMBER: _builtins.int
+    CONTACT_FIELD_NUMBER: _builtins.int
+    tenant: _builtins.str
+    """The business; empty means "default"."""
+    contact: _builtins.str
+    """The canonical contact, or an alias of the person."""
+    def __init__(
+        self,
+        *,
+        tenant: _builtins.str = ...,
+        contact: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "tenant", b"tenant"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportContactRequest: _TypeAlias = ExportContactRequest  # noqa: Y015
+
+@_typing.final
+class ExportContactResponse(_message.Message):
+    """A piece of the document."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CHUNK_FIELD_NUMBER: _builtins.int
+    CONVERSATION_IDS_FIELD_NUMBER: _builtins.int
+    chunk: _builtins.bytes
+    """At most 64 KiB; all chunks in a row are one JSON document."""
+    @_builtins.property
+    def conversation_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Only in the first piece: conversations of this person; context is to be asked for them too."""
+
+    def __init__(
+        self,
+        *,
+        chunk: _builtins.bytes = ...,
+        conversation_ids: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "conversation_ids", b"conversation_ids"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExportContactResponse: _TypeAlias = ExportContactResponse  # noqa: Y015
+
+@_typing.final
 class GetStatsRequest(_message.Message):
     """All counts."""
 

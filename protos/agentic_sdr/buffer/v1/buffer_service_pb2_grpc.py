@@ -82,6 +82,11 @@ class BufferServiceStub:
                 request_serializer=agentic__sdr_dot_buffer_dot_v1_dot_buffer__service__pb2.ForgetContactRequest.SerializeToString,
                 response_deserializer=agentic__sdr_dot_buffer_dot_v1_dot_buffer__service__pb2.ForgetContactResponse.FromString,
                 _registered_method=True)
+        self.ExportContact = channel.unary_stream(
+                '/agentic_sdr.buffer.v1.BufferService/ExportContact',
+                request_serializer=agentic__sdr_dot_buffer_dot_v1_dot_buffer__service__pb2.ExportContactRequest.SerializeToString,
+                response_deserializer=agentic__sdr_dot_buffer_dot_v1_dot_buffer__service__pb2.ExportContactResponse.FromString,
+                _registered_method=True)
         self.GetStats = channel.unary_unary(
                 '/agentic_sdr.buffer.v1.BufferService/GetStats',
                 request_serializer=agentic__sdr_dot_buffer_dot_v1_dot_buffer__service__pb2.GetStatsRequest.SerializeToString,
@@ -189,6 +194,16 @@ class BufferServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ExportContact(self, request, context):
+        """Everything that ForgetContact would erase, as chunks of one JSON document (UTF-8): the rows of each table. What
+        changes meanwhile may be in it or not.
+
+        Errors: NOT_FOUND; INVALID_ARGUMENT.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStats(self, request, context):
         """Counts for `make status` and metrics. Cheap.
 
@@ -259,6 +274,11 @@ def add_BufferServiceServicer_to_server(servicer, server):
                     servicer.ForgetContact,
                     request_deserializer=agentic__sdr_dot_buffer_dot_v1_dot_buffer__service__pb2.ForgetContactRequest.FromString,
                     response_serializer=agentic__sdr_dot_buffer_dot_v1_dot_buffer__service__pb2.ForgetContactResponse.SerializeToString,
+            ),
+            'ExportContact': grpc.unary_stream_rpc_method_handler(
+                    servicer.ExportContact,
+                    request_deserializer=agentic__sdr_dot_buffer_dot_v1_dot_buffer__service__pb2.ExportContactRequest.FromString,
+                    response_serializer=agentic__sdr_dot_buffer_dot_v1_dot_buffer__service__pb2.ExportContactResponse.SerializeToString,
             ),
             'GetStats': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStats,
@@ -517,6 +537,33 @@ class BufferService:
             '/agentic_sdr.buffer.v1.BufferService/ForgetContact',
             agentic__sdr_dot_buffer_dot_v1_dot_buffer__service__pb2.ForgetContactRequest.SerializeToString,
             agentic__sdr_dot_buffer_dot_v1_dot_buffer__service__pb2.ForgetContactResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExportContact(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_stream(
+            request,
+            target,
+            '/agentic_sdr.buffer.v1.BufferService/ExportContact',
+            agentic__sdr_dot_buffer_dot_v1_dot_buffer__service__pb2.ExportContactRequest.SerializeToString,
+            agentic__sdr_dot_buffer_dot_v1_dot_buffer__service__pb2.ExportContactResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -89,6 +89,12 @@ class BufferServiceStub:
 
     Errors: INVALID_ARGUMENT.
     """
+    ExportContact: _grpc.UnaryStreamMultiCallable[_buffer_service_pb2.ExportContactRequest, _buffer_service_pb2.ExportContactResponse]
+    """Everything that ForgetContact would erase, as chunks of one JSON document (UTF-8): the rows of each table. What
+    changes meanwhile may be in it or not.
+
+    Errors: NOT_FOUND; INVALID_ARGUMENT.
+    """
     GetStats: _grpc.UnaryUnaryMultiCallable[_buffer_service_pb2.GetStatsRequest, _buffer_service_pb2.GetStatsResponse]
     """Counts for `make status` and metrics. Cheap.
 
@@ -165,6 +171,12 @@ class BufferServiceAsyncStub(BufferServiceStub):
     late frame about it is refused (WRONG_STATE); the context service refuses a late record. Idempotent.
 
     Errors: INVALID_ARGUMENT.
+    """
+    ExportContact: _aio.UnaryStreamMultiCallable[_buffer_service_pb2.ExportContactRequest, _buffer_service_pb2.ExportContactResponse]  # type: ignore[assignment]
+    """Everything that ForgetContact would erase, as chunks of one JSON document (UTF-8): the rows of each table. What
+    changes meanwhile may be in it or not.
+
+    Errors: NOT_FOUND; INVALID_ARGUMENT.
     """
     GetStats: _aio.UnaryUnaryMultiCallable[_buffer_service_pb2.GetStatsRequest, _buffer_service_pb2.GetStatsResponse]  # type: ignore[assignment]
     """Counts for `make status` and metrics. Cheap.
@@ -293,6 +305,18 @@ class BufferServiceServicer(metaclass=_abc_1.ABCMeta):
         late frame about it is refused (WRONG_STATE); the context service refuses a late record. Idempotent.
 
         Errors: INVALID_ARGUMENT.
+        """
+
+    @_abc_1.abstractmethod
+    def ExportContact(
+        self,
+        request: _buffer_service_pb2.ExportContactRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_abc.Iterator[_buffer_service_pb2.ExportContactResponse], _abc.AsyncIterator[_buffer_service_pb2.ExportContactResponse]]:
+        """Everything that ForgetContact would erase, as chunks of one JSON document (UTF-8): the rows of each table. What
+        changes meanwhile may be in it or not.
+
+        Errors: NOT_FOUND; INVALID_ARGUMENT.
         """
 
     @_abc_1.abstractmethod

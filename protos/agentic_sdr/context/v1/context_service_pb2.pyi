@@ -628,19 +628,25 @@ class ExportContactRequest(_message.Message):
 
     TENANT_FIELD_NUMBER: _builtins.int
     CONTACT_FIELD_NUMBER: _builtins.int
+    CONVERSATION_IDS_FIELD_NUMBER: _builtins.int
     tenant: _builtins.str
     """The business; empty means "default"."""
     contact: _builtins.str
     """The canonical contact, or an alias of the person."""
+    @_builtins.property
+    def conversation_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The buffer's conversation ids of this person: whoever they belong to is meant too, as in ForgetContact."""
+
     def __init__(
         self,
         *,
         tenant: _builtins.str = ...,
         contact: _builtins.str = ...,
+        conversation_ids: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "tenant", b"tenant"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["contact", b"contact", "conversation_ids", b"conversation_ids", "tenant", b"tenant"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -173,7 +173,8 @@ class ContextServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ExportContact(self, request, context):
-        """Everything that is stored about a person, as chunks of one JSON document (UTF-8).
+        """Everything that is stored about a person, as chunks of one JSON document (UTF-8): of just those whom ForgetContact
+        would erase, asked the same. What only the buffer knows is in BufferService.ExportContact.
 
         Errors: NOT_FOUND; INVALID_ARGUMENT.
         """

@@ -78,7 +78,8 @@ class ContextServiceStub:
     Errors: NOT_FOUND; INVALID_ARGUMENT; BAD_PAGE_TOKEN.
     """
     ExportContact: _grpc.UnaryStreamMultiCallable[_context_service_pb2.ExportContactRequest, _context_service_pb2.ExportContactResponse]
-    """Everything that is stored about a person, as chunks of one JSON document (UTF-8).
+    """Everything that is stored about a person, as chunks of one JSON document (UTF-8): of just those whom ForgetContact
+    would erase, asked the same. What only the buffer knows is in BufferService.ExportContact.
 
     Errors: NOT_FOUND; INVALID_ARGUMENT.
     """
@@ -147,7 +148,8 @@ class ContextServiceAsyncStub(ContextServiceStub):
     Errors: NOT_FOUND; INVALID_ARGUMENT; BAD_PAGE_TOKEN.
     """
     ExportContact: _aio.UnaryStreamMultiCallable[_context_service_pb2.ExportContactRequest, _context_service_pb2.ExportContactResponse]  # type: ignore[assignment]
-    """Everything that is stored about a person, as chunks of one JSON document (UTF-8).
+    """Everything that is stored about a person, as chunks of one JSON document (UTF-8): of just those whom ForgetContact
+    would erase, asked the same. What only the buffer knows is in BufferService.ExportContact.
 
     Errors: NOT_FOUND; INVALID_ARGUMENT.
     """
@@ -267,7 +269,8 @@ class ContextServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _context_service_pb2.ExportContactRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_context_service_pb2.ExportContactResponse], _abc.AsyncIterator[_context_service_pb2.ExportContactResponse]]:
-        """Everything that is stored about a person, as chunks of one JSON document (UTF-8).
+        """Everything that is stored about a person, as chunks of one JSON document (UTF-8): of just those whom ForgetContact
+        would erase, asked the same. What only the buffer knows is in BufferService.ExportContact.
 
         Errors: NOT_FOUND; INVALID_ARGUMENT.
         """
