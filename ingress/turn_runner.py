@@ -14,6 +14,7 @@ from typing import Any
 
 import grpc
 
+from agentic_sdr.agent.v1 import agent_service_pb2 as agent_pb
 from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
 from agentic_sdr.common.v1 import error_reason_pb2, lead_pb2, turn_pb2
 from ingress.accounting import with_generation
@@ -326,8 +327,10 @@ class TurnRunner:
         """The deadline is near and nothing can be had: the honest sentence, or an end after what was said."""
         held.generation = None
         self.counters["given_up"] += 1
+        self._discard(held)
         if not held.parts:
             return self._say_honest(held)
+        held.effects = with_generation(held.effects, held.discarded, done=agent_pb.Done())
         held.last = held.truncated = True
         return self._ask(held)
 
