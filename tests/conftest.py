@@ -1,5 +1,5 @@
-"""What tests of more than one folder share: one PostgreSQL per run, started when the first test asks for it; and what is
-put back after each test."""
+"""What tests of more than one folder share: one PostgreSQL per run, started when the first test asks for it; and logs
+that are as they were after each test."""
 
 import logging
 from collections.abc import Iterator
