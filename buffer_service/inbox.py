@@ -76,6 +76,10 @@ class Inbox:
         if self._store.seen(scope, message.message_id):
             return pb.EventResult(outcome=Outcome.OUTCOME_DUPLICATE)
         human = message.author == message_pb2.AUTHOR_HUMAN
+        ours = human and self._store.note_delivery(scope, message.message_id, pb.DELIVERY_STATUS_UNSPECIFIED)
+        if ours:
+            # The provider came back and tells of our own bubble as if it had been written on the phone.
+            return pb.EventResult(outcome=Outcome.OUTCOME_NOTED, conversation_id=ours)
         lane = self._identities.resolve(now, scope, event.contact, learn_address=not human)
         found = self._turns.enqueue(now, lane.conversation_id, self._incoming(now, message, human=human))
         if found is None:
