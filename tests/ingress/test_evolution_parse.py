@@ -328,7 +328,7 @@ def test_a_hostile_instance_is_only_a_name(body: bytes) -> None:
     assert event.message.message_id
 
 
-@pytest.mark.parametrize("instance", [None, "", "..", "a\nb", "x" * 101, 7, ["x"], " "])
+@pytest.mark.parametrize("instance", [None, "", "..", "a\nb", "a\x00b", "x" * 101, "\ud800" * 100, 7, ["x"], " "])
 def test_an_unusable_instance_falls_back(instance: Any) -> None:
     assert only(envelope(instance=instance)).scope.instance == "padrao"
 
