@@ -214,10 +214,10 @@ class Assignment:
 
     def _hold(self, run: Run, turn_id: str, session: Session | None) -> None:
         if run.holder:
-            run.holder.held.discard(turn_id)
+            run.holder.held.pop(turn_id, None)
         run.holder = session
         if session:
-            session.held.add(turn_id)
+            session.held[turn_id] = None
 
     def free(self, now: int) -> Session | None:
         """The live worker with the most credit left."""
@@ -270,7 +270,7 @@ class Assignment:
         """Drops the volatile side of a turn that ends."""
         run = self.runs.pop(turn.turn_id, None)
         if run and run.holder:
-            run.holder.held.discard(turn.turn_id)
+            run.holder.held.pop(turn.turn_id, None)
 
     # ---- closing parts
 

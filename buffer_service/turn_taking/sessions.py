@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
@@ -15,7 +16,8 @@ class Session:
     worker: str
     capacity: int
     beat: int
-    held: set[str] = field(default_factory=set)
+    # A dict for its order: what is done for several turns at once is done in the order in which they were given.
+    held: dict[str, None] = field(default_factory=dict)
     connected: bool = True
 
 
@@ -71,11 +73,12 @@ class LaneClock:
 
 
 class Timers:
-    """Earliest due instant per key; setting a key again replaces it."""
+    """Earliest due instant per key; setting a key again replaces it. Of one instant, the first that was set is first."""
 
     def __init__(self) -> None:
         self._due: dict[str, int] = {}
-        self._heap: list[tuple[int, str]] = []
+        self._heap: list[tuple[int, int, str]] = []
+        self._numbers = itertools.count()
 
     def set(self, key: str, at: int | None) -> None:
         """Sets or, with None, clears."""
@@ -83,18 +86,18 @@ class Timers:
             self._due.pop(key, None)
         elif self._due.get(key) != at:
             self._due[key] = at
-            heapq.heappush(self._heap, (at, key))
+            heapq.heappush(self._heap, (at, next(self._numbers), key))
 
     def pop_due(self, now: int) -> Iterator[str]:
         """Keys that are due, each once."""
         while self._heap and self._heap[0][0] <= now:
-            at, key = heapq.heappop(self._heap)
+            at, _, key = heapq.heappop(self._heap)
             if self._due.get(key) == at:
                 del self._due[key]
                 yield key
 
     def next(self) -> int | None:
         """The earliest instant."""
-        while self._heap and self._due.get(self._heap[0][1]) != self._heap[0][0]:
+        while self._heap and self._due.get(self._heap[0][2]) != self._heap[0][0]:
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None

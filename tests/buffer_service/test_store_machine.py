@@ -27,6 +27,7 @@ from buffer_service.people import People
 from buffer_service.store.sqlite import SqliteStore
 from buffer_service.turn_taking import Policy, Strategy, TurnTaking
 from buffer_service.turn_taking.entities import InboxMessage, Lane, Scope, SendOutcome, Turn, TurnKind
+from buffer_service.turn_taking.frames import RecordedTurn
 from buffer_service.turn_taking.sessions import Commit
 from service_kit.durations import ms_to_timestamp
 from service_kit.errors import ServiceError
@@ -89,6 +90,8 @@ class Names:
 
     def plain(self, value: Any) -> Any:
         """As nested tuples, without what a store is free to choose."""
+        if isinstance(value, RecordedTurn):
+            value = dataclasses.replace(value, merged=tuple(sorted(map(self.lane, value.merged))))
         if isinstance(value, InboxMessage | Turn | Lane) or dataclasses.is_dataclass(value):
             fields = [f.name for f in dataclasses.fields(value) if f.name not in FREE]
             return type(value).__name__, *((name, self.plain(getattr(value, name))) for name in fields)
@@ -140,6 +143,8 @@ class Side:
         self.people = People(store=self.store, turns=self.core)
         with self.store.transaction(), self.store.step():
             lanes = [self.store.lane(name) for name in self.store.live_lanes()]
+            # Of those that were active last at one instant, a store may tell any first.
+            lanes.sort(key=lambda lane: (lane.activity_at, self.names.lane(lane.conversation_id)))
             self.core.restore(now, lanes)
         self.core.keep_frames()
         self.core.take_frames()

@@ -296,12 +296,12 @@ class UnnamedStaysHeld(Witnessed):
         kept: list[Run] = []
         for session in self.sessions.values():
             if session.worker == worker:
-                kept += [self.runs[t] for t in session.held - {t for t, _ in named}]
-                session.held &= {t for t, _ in named}
+                kept += [self.runs[t] for t in session.held if t not in dict(named)]
+                session.held = {t: None for t in session.held if t in dict(named)}
         super().hello(now, sid, worker=worker, capacity=capacity, holding=named)
         new: Session = self.sessions[sid]
         for run in kept:
             turn = self.raw(run.conversation_id).turn
             if turn:
                 run.holder = new
-                new.held.add(turn.turn_id)
+                new.held[turn.turn_id] = None
