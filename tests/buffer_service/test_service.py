@@ -90,7 +90,7 @@ class Worker:
 
     async def read(self, kind: str) -> pb.RunTurnsResponse:
         """The next frame of this kind; others are kept in `passed`."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while True:
                 if not self.came_along:
                     read = await self.call.read()

@@ -99,7 +99,12 @@ class System:
 
 @asynccontextmanager
 async def serving(data: Path, **more: str) -> AsyncIterator[System]:
-    settings = load(BufferSettings, environ={"SDR_DATA_DIR": str(data), **more}, env_file=None)
+    # A worker by hand sends no heartbeats: what is held as long as a lease would be lost.
+    settings = load(
+        BufferSettings,
+        environ={"SDR_DATA_DIR": str(data), "SDR_BUFFER_COMMIT_HOLD_MS": "0", **more},
+        env_file=None,
+    )
     evolution = load(
         EvolutionSettings,
         environ={

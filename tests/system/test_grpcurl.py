@@ -74,6 +74,9 @@ class Services:
             "SDR_DATA_DIR": str(self.directory / "data"),
             # The first failure of a worker makes a dead letter, so that there is one to show.
             "SDR_BUFFER_MAX_ATTEMPTS": "1",
+            # A worker by hand sends no heartbeats.
+            "SDR_BUFFER_LEASE_MS": "60000",
+            "SDR_BUFFER_COMMIT_HOLD_MS": "0",
             "PYTHONPATH": f"{ROOT}:{ROOT / 'protos'}",
             **{variable: self.address[name] for name, variable in PROCESSES.items()},
         }
