@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, cast
@@ -20,15 +21,18 @@ CONTACT = "5581999990001"
 
 
 class Buffer:
-    """Takes everything."""
+    """Takes every message once."""
 
     def __init__(self) -> None:
         self.events: list[pb.Event] = []
 
     async def enqueue(self, events: Sequence[pb.Event]) -> pb.EnqueueResponse:
         """As `Services.enqueue`."""
+        (event,) = events
+        known = any(event.message.message_id == one.message.message_id for one in self.events)
         self.events += events
-        return pb.EnqueueResponse(results=[pb.EventResult(outcome=pb.EventResult.Outcome.OUTCOME_ACCEPTED)])
+        outcome = pb.EventResult.OUTCOME_DUPLICATE if known else pb.EventResult.OUTCOME_ACCEPTED
+        return pb.EnqueueResponse(results=[pb.EventResult(outcome=outcome)])
 
 
 class World:
@@ -94,6 +98,24 @@ async def test_a_new_client_sees_new_events_alone(world: World) -> None:
         await event(reader)
         world.console.publish(CONTACT, "part", {"text": "depois"})
         assert (await event(reader))["data"] == '{"text": "depois"}'
+
+
+async def test_a_page_that_is_loaded_again_shows_both_sides(world: World) -> None:
+    """A reload left an empty page, in the middle of a conversation."""
+    for _ in range(2):  # A repeated message is shown once.
+        sent = {"contact": CONTACT, "text": "quanto custa?", "message_id": "m-1"}
+        async with world.session.post("/console/messages", json=sent) as answer:
+            assert answer.status == 202
+    world.console.publish(CONTACT, "part", {"text": "Depende."})
+    async with world.session.get(f"/console/{CONTACT}/events?after=0") as response:
+        await event(response.content)
+        shown = [await event(response.content) for _ in range(2)]
+    assert [(one["event"], json.loads(one["data"])) for one in shown] == [
+        ("lead", {"text": "quanto custa?", "message_id": "m-1"}),
+        ("part", {"text": "Depende."}),
+    ]
+    async with world.session.get("/") as page:
+        assert "/events?after=0" in await page.text()
 
 
 async def test_who_does_not_read_costs_no_more_than_what_is_kept() -> None:
