@@ -210,7 +210,7 @@ class PublicEdge:
                 _log.warning("webhook_not_accepted", cause=type(error).__name__, events=len(events))
                 raise Refused(503, "not_accepted", retry_after_s=_retry_after_s(error)) from None
             for result in answer.results:
-                counts[_outcome_name(result.outcome)] += 1
+                counts[outcome_name(result.outcome)] += 1
         return counts
 
     def _note(self, name: str, notices: Sequence[Notice]) -> None:
@@ -247,7 +247,8 @@ def _require_method(request: web.BaseRequest, *allowed: str) -> None:
         raise Refused(405, "method", allow=", ".join(allowed))
 
 
-def _outcome_name(outcome: int) -> str:
+def outcome_name(outcome: int) -> str:
+    """The outcome of an event in lower case; "other" for one of a newer buffer."""
     known = buffer_service_pb2.EventResult.Outcome.DESCRIPTOR.values_by_number.get(outcome)
     return known.name.removeprefix("OUTCOME_").lower() if known else "other"
 
