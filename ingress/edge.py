@@ -214,11 +214,12 @@ class PublicEdge:
         return counts
 
     def _note(self, name: str, notices: Sequence[Notice]) -> None:
-        for notice in notices:
-            key = f"{name}/{notice.instance}/{notice.kind.value}"
-            if key in self._states or len(self._states) < _MAX_STATES:
+        # The latest of each: a body may hold a hundred thousand, and nobody needs a line for what is known.
+        for key, notice in {f"{name}/{one.instance}/{one.kind.value}": one for one in notices}.items():
+            room = key in self._states or len(self._states) < _MAX_STATES
+            if room and self._states.get(key) != notice.state:
                 self._states[key] = notice.state
-            _log.info("provider_state_reported", provider=name, kind=notice.kind.value, state=notice.state)
+                _log.info("provider_state_reported", provider=name, kind=notice.kind.value, state=notice.state)
 
     def _count_refusal(self, reason: str) -> None:
         self._refused[reason] += 1

@@ -422,6 +422,19 @@ async def test_nothing_of_a_message_or_a_person_is_logged(capsys: pytest.Capture
         assert secret not in written
 
 
+async def test_a_providers_state_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every notice had its line: a body of a hundred thousand stopped everybody for as long as that took."""
+    states = ["connecting", "close"] * 50 + ["open"]
+    notices = [{"event": "connection.update", "instance": "x", "data": {"state": state}} for state in states]
+    async with serving() as world:
+        for _ in range(3):
+            assert (await world.post(json.dumps(notices).encode())).status == 200
+        assert world.edge.status.provider_states == {"evolution/x/connection": "open"}
+        assert (await world.post(json.dumps(notices[1]).encode())).status == 200
+    told = [line for line in capsys.readouterr().out.splitlines() if "provider_state_reported" in line]
+    assert len(told) == 2 and "open" in told[0] and "close" in told[1]
+
+
 async def test_close_lets_a_request_end() -> None:
     async with serving() as world:
         world.buffer.gate = asyncio.Event()
