@@ -19,6 +19,7 @@ from ingress.bodies import BodyReading, Refused, check_head
 from ingress.connections import BytesBudget, ConnectionGate, GuardedServer, refusal
 from ingress.edge_settings import EdgeSettings
 from ingress.providers import NotConfigured, Notice, ParsedWebhook, Provider, Unauthorized, WebhookRequest
+from ingress.services import NotAccepted
 from service_kit import logs
 from service_kit.clock import Clock
 
@@ -207,7 +208,8 @@ class PublicEdge:
                 async with asyncio.timeout(_ACCEPT_TIMEOUT_S):
                     answer = await self._accept(some)
             except Exception as error:
-                _log.warning("webhook_not_accepted", cause=type(error).__name__, events=len(events))
+                cause = str(error) if isinstance(error, NotAccepted) else type(error).__name__
+                _log.warning("webhook_not_accepted", cause=cause, events=len(events))
                 raise Refused(503, "not_accepted", retry_after_s=_retry_after_s(error)) from None
             for result in answer.results:
                 counts[outcome_name(result.outcome)] += 1

@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
+import grpc
 import pytest
 
 from agentic_sdr.buffer.v1 import buffer_service_pb2
@@ -14,7 +15,9 @@ from ingress.edge import EdgeLimits, PublicEdge, in_requests
 from ingress.edge_settings import EdgeSettings
 from ingress.providers.evolution import EvolutionProvider
 from ingress.providers.evolution.settings import EvolutionSettings
+from ingress.services import NotAccepted
 from service_kit.clock import SystemClock
+from service_kit.errors import ParsedError
 from tests.fixtures.providers_fixtures import MANIFEST, evolution_bodies, malformed_bodies
 
 TOKEN = "a-token-of-good-length"
@@ -408,6 +411,13 @@ async def test_a_buffer_that_refuses_means_503_without_its_words() -> None:
         assert b"segredo" not in answer.raw
         world.buffer.fail = FullError()
         assert (await world.post(GOOD)).headers["retry-after"] == "3"
+
+
+async def test_why_the_buffer_refused_is_in_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    async with serving() as world:
+        world.buffer.fail = NotAccepted(ParsedError(code=grpc.StatusCode.RESOURCE_EXHAUSTED, reason="BUFFER_FULL"))
+        assert (await world.post(GOOD)).status == 503
+    assert "BUFFER_FULL" in capsys.readouterr().out
 
 
 async def test_nothing_of_a_message_or_a_person_is_logged(capsys: pytest.CaptureFixture[str]) -> None:
