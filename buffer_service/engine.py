@@ -127,6 +127,8 @@ class Engine:
     # ---- in the thread
 
     def _live(self) -> None:
+        # From now on a start that is broken off cannot cancel it, so that there is something to be told.
+        self._opened.set_running_or_notify_cancel()
         try:
             self.store = self._open_store()
             self.turns = TurnTaking(store=self.store, policy=self._policy, read_cue=self._read_cue)

@@ -3,6 +3,7 @@ Every method runs inside one engine step."""
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
@@ -11,12 +12,15 @@ from buffer_service.inbox import scope_of
 from buffer_service.store.identity import Identities
 from buffer_service.store.sqlite import DeadLetter, SqliteStore
 from buffer_service.turn_taking import TurnTaking
-from buffer_service.turn_taking.entities import Incoming, Lane
+from buffer_service.turn_taking.entities import InboxMessage, Incoming, Lane
 from service_kit import page_tokens
 from service_kit.durations import ms_to_timestamp
 from service_kit.errors import NotFound, WrongState
 
 ENDED_TURNS = 20
+# Of messages in one answer: clients take 4 MiB if they were not told otherwise.
+ROOM_BYTES = 3 << 20
+PENDING_BYTES = 1 << 20
 
 
 class People:
@@ -28,10 +32,16 @@ class People:
         self._identities = Identities(store=store, turns=turns)
 
     def _show(self, lane: Lane, *, ended: bool = False) -> pb.Lane:
-        worker = self._worker(lane)
-        turns = self._store.ended_turns(lane.conversation_id, ENDED_TURNS) if ended else []
         quiet = self._turns.policy.handoff_quiet
-        return wire.lane_to_pb(lane, worker_id=worker, ended=turns, handoff_quiet=quiet)
+        view = wire.lane_to_pb(lane, pending=_first(lane.pending), worker_id=self._worker(lane), handoff_quiet=quiet)
+        room = ROOM_BYTES - view.ByteSize()
+        for turn in self._store.ended_turns(lane.conversation_id, ENDED_TURNS) if ended else []:
+            shown = wire.turn_to_pb(turn)
+            room -= shown.ByteSize()
+            if room < 0:
+                break
+            view.ended_turns.append(shown)
+        return view
 
     def _worker(self, lane: Lane) -> str:
         run = self._turns.runs.get(lane.turn.turn_id) if lane.turn else None
@@ -52,6 +62,7 @@ class People:
         purpose = ["ListLanes", tenant, sorted(states)]
         position: list[Any] = page_tokens.read(purpose, request.page_token) if request.page_token else [-1, ""]
         shown: list[pb.Lane] = []
+        room = ROOM_BYTES
         while len(shown) < size:
             batch = self._store.list_lanes(
                 tenant, (position[0], position[1]), size + 1, idle_too=pb.LANE_STATE_IDLE in states
@@ -59,10 +70,13 @@ class People:
             for lane in batch[: size + 1]:
                 if len(shown) == size:
                     return pb.ListLanesResponse(lanes=shown, next_page_token=page_tokens.make(purpose, position))
-                position = [lane.activity_at, lane.conversation_id]
                 view = self._show(lane)
                 if not states or view.state in states:
+                    room -= view.ByteSize()
+                    if shown and room < 0:
+                        return pb.ListLanesResponse(lanes=shown, next_page_token=page_tokens.make(purpose, position))
                     shown.append(view)
+                position = [lane.activity_at, lane.conversation_id]
             if len(batch) <= size:
                 return pb.ListLanesResponse(lanes=shown)
         return pb.ListLanesResponse(lanes=shown, next_page_token=page_tokens.make(purpose, position))
@@ -88,9 +102,16 @@ class People:
         purpose = ["ListDeadLetters", tenant, request.include_replayed]
         position: list[Any] = page_tokens.read(purpose, request.page_token) if request.page_token else [1 << 62]
         found = self._store.dead_letters(tenant, position[0], size + 1, replayed_too=request.include_replayed)
-        page = found[:size]
-        token = page_tokens.make(purpose, [page[-1].dead_letter_id]) if len(found) > size else ""
-        return pb.ListDeadLettersResponse(dead_letters=[self._letter(d) for d in page], next_page_token=token)
+        shown: list[pb.DeadLetter] = []
+        room = ROOM_BYTES
+        for letter in found[:size]:
+            view = self._letter(letter)
+            room -= view.ByteSize()
+            if shown and room < 0:
+                break
+            shown.append(view)
+        token = page_tokens.make(purpose, [shown[-1].dead_letter_id]) if len(found) > len(shown) else ""
+        return pb.ListDeadLettersResponse(dead_letters=shown, next_page_token=token)
 
     def replay(self, now: int, dead_letter_id: int, *, answer_stale: bool) -> pb.ReplayDeadLetterResponse:
         """Answers a dead letter again, or gives an old one to a human."""
@@ -174,6 +195,12 @@ class People:
         if last_event_at:
             out.last_event_time.CopyFrom(ms_to_timestamp(last_event_at))
         return out
+
+
+def _first(pending: list[InboxMessage]) -> list[InboxMessage]:
+    """Of what waits, the oldest that fit."""
+    sizes = itertools.accumulate(len(message.body) for message in pending)
+    return [message for message, size in zip(pending, sizes, strict=True) if size <= PENDING_BYTES]
 
 
 def _replay_id(letter: DeadLetter, sequence: int) -> str:

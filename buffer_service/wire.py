@@ -229,16 +229,15 @@ def lane_state(lane: Lane, worker_id: str) -> pb.LaneState.ValueType:
     return pb.LANE_STATE_COLLECTING if lane.pending else pb.LANE_STATE_IDLE
 
 
-def lane_to_pb(lane: Lane, *, worker_id: str, ended: Iterable[Turn] = (), handoff_quiet: int) -> pb.Lane:
-    """A lane, for people."""
+def lane_to_pb(lane: Lane, *, pending: Iterable[InboxMessage], worker_id: str, handoff_quiet: int) -> pb.Lane:
+    """A lane without its ended turns, for people."""
     out = pb.Lane(
         conversation_id=lane.conversation_id,
         scope=scope_to_pb(lane.scope),
         contact=contact_to_pb(who(lane)),
         state=lane_state(lane, worker_id),
         turn=turn_to_pb(lane.turn, worker_id) if lane.turn else None,
-        pending=messages_to_pb(lane.pending),
-        ended_turns=[turn_to_pb(t) for t in ended],
+        pending=messages_to_pb(pending),
         unrecorded=lane.unrecorded,
         needs_human=lane.needs_human,
         activity_time=ms_to_timestamp(lane.activity_at),

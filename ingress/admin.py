@@ -15,6 +15,7 @@ from typing import Any
 from aiohttp import web
 
 from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
+from ingress.edge import outcome_name
 from ingress.providers.console import ConsoleProvider
 from ingress.services import NotAccepted, Services
 from service_kit import logs
@@ -132,7 +133,7 @@ class AdminEdge:
         event = self._console.event(contact, text, message_id=message_id, now_ms=self._clock.now_ms())
         response = await self._services.enqueue([event])
         result = response.results[0]
-        outcome = pb.EventResult.Outcome.Name(result.outcome).removeprefix("OUTCOME_").lower()
+        outcome = outcome_name(result.outcome)
         if result.outcome != pb.EventResult.OUTCOME_DUPLICATE:
             # For a page that is opened later, or beside the one that wrote.
             self._console.publish(contact, "lead", {"text": text, "message_id": message_id})

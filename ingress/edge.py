@@ -19,6 +19,7 @@ from ingress.bodies import BodyReading, Refused, check_head
 from ingress.connections import BytesBudget, ConnectionGate, GuardedServer, refusal
 from ingress.edge_settings import EdgeSettings
 from ingress.providers import NotConfigured, Notice, ParsedWebhook, Provider, Unauthorized, WebhookRequest
+from ingress.services import NotAccepted
 from service_kit import logs
 from service_kit.clock import Clock
 
@@ -207,18 +208,20 @@ class PublicEdge:
                 async with asyncio.timeout(_ACCEPT_TIMEOUT_S):
                     answer = await self._accept(some)
             except Exception as error:
-                _log.warning("webhook_not_accepted", cause=type(error).__name__, events=len(events))
+                cause = str(error) if isinstance(error, NotAccepted) else type(error).__name__
+                _log.warning("webhook_not_accepted", cause=cause, events=len(events))
                 raise Refused(503, "not_accepted", retry_after_s=_retry_after_s(error)) from None
             for result in answer.results:
-                counts[_outcome_name(result.outcome)] += 1
+                counts[outcome_name(result.outcome)] += 1
         return counts
 
     def _note(self, name: str, notices: Sequence[Notice]) -> None:
-        for notice in notices:
-            key = f"{name}/{notice.instance}/{notice.kind.value}"
-            if key in self._states or len(self._states) < _MAX_STATES:
+        # The latest of each: a body may hold a hundred thousand, and nobody needs a line for what is known.
+        for key, notice in {f"{name}/{one.instance}/{one.kind.value}": one for one in notices}.items():
+            room = key in self._states or len(self._states) < _MAX_STATES
+            if room and self._states.get(key) != notice.state:
                 self._states[key] = notice.state
-            _log.info("provider_state_reported", provider=name, kind=notice.kind.value, state=notice.state)
+                _log.info("provider_state_reported", provider=name, kind=notice.kind.value, state=notice.state)
 
     def _count_refusal(self, reason: str) -> None:
         self._refused[reason] += 1
@@ -247,7 +250,8 @@ def _require_method(request: web.BaseRequest, *allowed: str) -> None:
         raise Refused(405, "method", allow=", ".join(allowed))
 
 
-def _outcome_name(outcome: int) -> str:
+def outcome_name(outcome: int) -> str:
+    """The outcome of an event in lower case; "other" for one of a newer buffer."""
     known = buffer_service_pb2.EventResult.Outcome.DESCRIPTOR.values_by_number.get(outcome)
     return known.name.removeprefix("OUTCOME_").lower() if known else "other"
 

@@ -13,6 +13,8 @@ _EMPTY_LINE = re.compile(r"\n[^\S\n]*\n")
 # Possessive and anchored at the first mark: thousands of dots in a row must not cost seconds.
 _SENTENCE_END = re.compile(r"(?<![.!?…])[.!?…]++[\"'”’»)\]*_~]*+(?=\s)|(?=\n)")
 _SPACE = re.compile(r"\s")
+# After them a full stop ends nothing, as after the number of a list's item.
+_ABBREVIATIONS = frozenset({"av", "dr", "dra", "ex", "nº", "prof", "profa", "sr", "sra", "srta"})
 
 
 class PartSettings(Settings):
@@ -91,12 +93,19 @@ class PartCutter:
 
 def _best_cut(text: str, limit: int) -> int:
     window = text[: limit + 1]
-    sentences = [match.end() for match in _SENTENCE_END.finditer(window) if match.end() <= limit]
+    ends = (match for match in _SENTENCE_END.finditer(window) if match.end() <= limit)
+    sentences = [match.end() for match in ends if not (match[0].startswith(".") and _goes_on(window[: match.start()]))]
     if sentences and sentences[-1] >= max(1, limit // 4):
         return sentences[-1]
     spaces = (match.start() for match in _SPACE.finditer(window))
     words = [at for at in spaces if 0 < at <= limit and is_boundary(text, at + 1)]
     return words[-1] if words else boundary_before(text, limit)
+
+
+def _goes_on(before: str) -> bool:
+    """Whether the full stop after this belongs to its last word: "Dra.", or "3." at the beginning of a line."""
+    line = before.rpartition("\n")[2].strip(" *_")
+    return line.isdigit() or line.rpartition(" ")[2].strip("*_(").lower() in _ABBREVIATIONS
 
 
 def _without_leading_space(text: str) -> str:

@@ -25,7 +25,7 @@ WARM_TIMEOUT_S = 2.0
 
 
 class NotAccepted(Exception):
-    """The buffer did not make the events durable; the provider has to repeat them."""
+    """The buffer did not make the events durable; the provider has to repeat them. Its text is a reason or a code."""
 
     def __init__(self, error: ParsedError) -> None:
         super().__init__(error.reason or error.code.name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,16 +18,40 @@ from service_kit.errors import Unavailable
 from service_kit.settings import load
 
 
-async def test_what_waits_for_a_disk_that_stalls_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each webhook gave up after 1.5 seconds and came again, and what it had asked stayed in the queue."""
-    monkeypatch.setattr(engine, "MAX_QUEUED", 10)
-    one = Engine(
-        open_store=lambda: SqliteStore(tmp_path / "buffer.db"),
+def engine_of(path: Path, open_store: Callable[[], SqliteStore] | None = None) -> Engine:
+    """An engine with a store of its own."""
+    return Engine(
+        open_store=open_store or (lambda: SqliteStore(path / "buffer.db")),
         policy=load(BufferSettings, environ={}, env_file=None).policy,
         read_cue=lambda body: pytest.fail(),
         clock=SystemClock(),
         deliver=lambda frames: None,
     )
+
+
+async def test_a_start_that_was_broken_off_is_no_failure(tmp_path: Path) -> None:
+    """The thread told a future that had been cancelled, and the log of a clean stop ended with its traceback."""
+    opening, going_on = threading.Event(), threading.Event()
+
+    def slowly() -> SqliteStore:
+        opening.set()
+        going_on.wait(10)
+        return SqliteStore(tmp_path / "buffer.db")
+
+    one = engine_of(tmp_path, slowly)
+    start = asyncio.create_task(one.open())
+    await asyncio.to_thread(opening.wait, 10)
+    start.cancel()
+    await asyncio.wait([start])
+    going_on.set()
+    await one.close()
+    assert start.cancelled()
+
+
+async def test_what_waits_for_a_disk_that_stalls_has_a_bound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each webhook gave up after 1.5 seconds and came again, and what it had asked stayed in the queue."""
+    monkeypatch.setattr(engine, "MAX_QUEUED", 10)
+    one = engine_of(tmp_path)
     await one.open()
     stalled, going_on = threading.Event(), threading.Event()
     one.post(lambda now: (stalled.set(), going_on.wait(10)))

@@ -16,6 +16,7 @@ import pytest
 from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
 from agentic_sdr.buffer.v1.buffer_service_pb2_grpc import BufferServiceStub
 from agentic_sdr.common.v1 import error_reason_pb2, message_pb2, turn_pb2
+from buffer_service import people
 from buffer_service.app import BufferApp
 from buffer_service.inbox import Inbox
 from buffer_service.settings import BufferSettings
@@ -25,6 +26,7 @@ from service_kit import errors
 from service_kit.durations import ms_to_timestamp
 from service_kit.settings import load
 from service_kit.testing import in_process
+from tests.storage_faults.shop import Shop
 
 if TYPE_CHECKING:
     from agentic_sdr.buffer.v1.buffer_service_pb2_grpc import BufferServiceAsyncStub
@@ -450,6 +452,56 @@ async def test_lists_page_through_everything(tmp_path: Path) -> None:
         with pytest.raises(grpc.aio.AioRpcError) as bad:
             await stub.ListLanes(pb.ListLanesRequest(page_token="x"), timeout=5)
         assert errors.parse(bad.value).reason == "BAD_PAGE_TOKEN"
+
+
+def somebody(number: int) -> message_pb2.Contact:
+    phone = f"55819999900{number:02}"
+    return message_pb2.Contact(contact=phone, aliases=[f"phone:{phone}"])
+
+
+async def test_no_answer_to_a_person_is_larger_than_what_clients_take(tmp_path: Path) -> None:
+    """While nobody worked, people pasted novels. Whoever came to see what was the matter saw RESOURCE_EXHAUSTED: the
+    answer was larger than what a client takes, and so was that of the pause, which had been made."""
+    most = 4 << 20
+    async with buffer(tmp_path) as stub:
+        for number in range(4):
+            contact = somebody(number)
+            for start in range(0, 80, 20):
+                novels = [message(f"m{number}-{n}", "x" * 64_000, contact=contact) for n in range(start, start + 20)]
+                results = await enqueue(stub, *novels)
+        found = await lane(stub, results[0].conversation_id)
+        assert found.ByteSize() < most and len(found.turn.messages) == len(found.pending) == 16
+        request = pb.PauseConversationRequest(conversation_id=found.conversation_id)
+        paused = await stub.PauseConversation(request, timeout=5)
+        assert paused.ByteSize() < most and paused.lane.state == pb.LANE_STATE_PAUSED
+        assert (await lane(stub, found.conversation_id)).ByteSize() < most, "its novels are ended turns now"
+        seen: list[str] = []
+        token, pages = "", 0
+        while token or not pages:
+            page = await stub.ListLanes(pb.ListLanesRequest(page_token=token), timeout=5)
+            assert page.ByteSize() < most
+            seen += [x.conversation_id for x in page.lanes]
+            token, pages = page.next_page_token, pages + 1
+        assert len(seen) == len(set(seen)) == 4 and pages > 1
+
+
+def test_a_page_of_dead_letters_ends_where_it_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(people, "ROOM_BYTES", 1_000)
+    shop = Shop(tmp_path / "buffer.db")
+    looking = people.People(store=shop.store, turns=shop.turns)
+    for number in range(5):
+        shop.ingest(f"m{number}", person=number)
+    with shop.store.transaction(), shop.store.step():
+        for assign in shop.assigned:
+            shop.store.bury(shop.store.turn(assign.turn_id), "lost", shop.now)
+    seen: list[str] = []
+    token, pages = "", 0
+    while token or not pages:
+        page = looking.list_dead_letters(pb.ListDeadLettersRequest(page_token=token), 50)
+        seen += [m.message_id for letter in page.dead_letters for m in letter.messages]
+        token, pages = page.next_page_token, pages + 1
+    assert seen == [f"m{number}" for number in reversed(range(5))] and pages == 3
+    shop.store.close()
 
 
 BAD_EVENTS = [

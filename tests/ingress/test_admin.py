@@ -25,14 +25,15 @@ class Buffer:
 
     def __init__(self) -> None:
         self.events: list[pb.Event] = []
+        self.accepted: int = pb.EventResult.OUTCOME_ACCEPTED
 
     async def enqueue(self, events: Sequence[pb.Event]) -> pb.EnqueueResponse:
         """As `Services.enqueue`."""
         (event,) = events
         known = any(event.message.message_id == one.message.message_id for one in self.events)
         self.events += events
-        outcome = pb.EventResult.OUTCOME_DUPLICATE if known else pb.EventResult.OUTCOME_ACCEPTED
-        return pb.EnqueueResponse(results=[pb.EventResult(outcome=outcome)])
+        outcome = pb.EventResult.OUTCOME_DUPLICATE if known else self.accepted
+        return pb.EnqueueResponse(results=[pb.EventResult(outcome=pb.EventResult.Outcome.ValueType(outcome))])
 
 
 class World:
@@ -135,6 +136,12 @@ async def test_a_number_without_its_ninth_digit_is_the_same_person(world: World)
             assert answer.status == 202
     assert [list(one.contact.aliases) for one in world.buffer.events] == [["phone:5581999990001"]] * 2
     assert [one.contact.address for one in world.buffer.events] == ["5581999990001", "558199990001"]
+
+
+async def test_an_outcome_of_a_newer_buffer_is_no_failure(world: World) -> None:
+    world.buffer.accepted = 99
+    async with world.session.post("/console/messages", json={"contact": CONTACT, "text": "oi"}) as answer:
+        assert (answer.status, (await answer.json())["outcome"]) == (202, "other")
 
 
 async def test_no_other_page_may_show_the_console_inside_of_itself(world: World) -> None:

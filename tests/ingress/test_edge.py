@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
+import grpc
 import pytest
 
 from agentic_sdr.buffer.v1 import buffer_service_pb2
@@ -14,7 +15,9 @@ from ingress.edge import EdgeLimits, PublicEdge, in_requests
 from ingress.edge_settings import EdgeSettings
 from ingress.providers.evolution import EvolutionProvider
 from ingress.providers.evolution.settings import EvolutionSettings
+from ingress.services import NotAccepted
 from service_kit.clock import SystemClock
+from service_kit.errors import ParsedError
 from tests.fixtures.providers_fixtures import MANIFEST, evolution_bodies, malformed_bodies
 
 TOKEN = "a-token-of-good-length"
@@ -410,6 +413,13 @@ async def test_a_buffer_that_refuses_means_503_without_its_words() -> None:
         assert (await world.post(GOOD)).headers["retry-after"] == "3"
 
 
+async def test_why_the_buffer_refused_is_in_the_log(capsys: pytest.CaptureFixture[str]) -> None:
+    async with serving() as world:
+        world.buffer.fail = NotAccepted(ParsedError(code=grpc.StatusCode.RESOURCE_EXHAUSTED, reason="BUFFER_FULL"))
+        assert (await world.post(GOOD)).status == 503
+    assert "BUFFER_FULL" in capsys.readouterr().out
+
+
 async def test_nothing_of_a_message_or_a_person_is_logged(capsys: pytest.CaptureFixture[str]) -> None:
     async with serving() as world:
         await world.post(GOOD)
@@ -420,6 +430,19 @@ async def test_nothing_of_a_message_or_a_person_is_logged(capsys: pytest.Capture
     assert "webhook_handled" in written and "webhook_refused" in written
     for secret in ("oi, tudo", "5581999990001", "100000000000001", TOKEN):
         assert secret not in written
+
+
+async def test_a_providers_state_is_told_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """Every notice had its line: a body of a hundred thousand stopped everybody for as long as that took."""
+    states = ["connecting", "close"] * 50 + ["open"]
+    notices = [{"event": "connection.update", "instance": "x", "data": {"state": state}} for state in states]
+    async with serving() as world:
+        for _ in range(3):
+            assert (await world.post(json.dumps(notices).encode())).status == 200
+        assert world.edge.status.provider_states == {"evolution/x/connection": "open"}
+        assert (await world.post(json.dumps(notices[1]).encode())).status == 200
+    told = [line for line in capsys.readouterr().out.splitlines() if "provider_state_reported" in line]
+    assert len(told) == 2 and "open" in told[0] and "close" in told[1]
 
 
 async def test_close_lets_a_request_end() -> None:

@@ -383,6 +383,7 @@ def test_without_a_usable_id_an_item_is_quarantined(message_id: Any) -> None:
             "A, B",
             "",
         ),
+        ({"associatedChildMessage": {"message": {"imageMessage": {"caption": "tem esse?"}}}}, "IMAGE", "tem esse?", ""),
         ({"orderMessage": {"orderId": "1"}}, "UNSUPPORTED", "", ""),
         ({"pollUpdateMessage": {"vote": {"encPayload": {"0": 1}}}}, "UNSUPPORTED", "", ""),
         (None, "UNSUPPORTED", "", ""),

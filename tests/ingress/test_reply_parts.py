@@ -59,6 +59,21 @@ def test_a_long_part_is_cut_where_it_hurts_least(text: str, parts: list[str]) ->
         assert cut(text, step=step, max_chars=20) == parts
 
 
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("primeiro passo\n2. segundo passo", ["primeiro passo", "2. segundo passo"]),
+        ("primeiro passo\n *12.* segundo passo", ["primeiro passo", "*12.* segundo passo"]),
+        ("Pode ser. Com a Dra. Ana Lima", ["Pode ser.", "Com a Dra. Ana Lima"]),
+        ("São R$ 1.450. Por mês fica bom", ["São R$ 1.450.", "Por mês fica bom"]),
+    ],
+)
+def test_a_full_stop_that_ends_nothing_is_no_place_to_cut(text: str, parts: list[str]) -> None:
+    """A long numbered list was cut between a number and its item, every time: "12." at the end of one bubble."""
+    for step in (1, 3, 100):
+        assert cut(text, step=step, max_chars=21) == parts
+
+
 def test_the_last_part_takes_the_rest() -> None:
     assert cut("a\n\nb\n\nc\n\nd", max_parts=2) == ["a", "b\n\nc\n\nd"]
     assert cut("a\n\nb", max_parts=1) == ["a\n\nb"]

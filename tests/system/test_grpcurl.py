@@ -24,6 +24,7 @@ from agentic_sdr.buffer.v1 import buffer_service_pb2
 from agentic_sdr.buffer.v1.buffer_service_pb2_grpc import BufferServiceStub
 from agentic_sdr.context.v1 import context_service_pb2
 from tests.buffer_service.test_service import Worker
+from tests.buffer_service.test_shipped_bugs import OneWriter
 from tests.deploy.running import free_port
 from tests.system.harness import ROOT
 
@@ -274,6 +275,13 @@ def test_the_buffer_by_hand(services: Services) -> None:
     assert refused == ("NotFound", "NOT_FOUND", {"resource": "conversation"})
 
 
+async def beat(worker: Worker) -> None:
+    """A grpcurl on a busy machine may take longer than a lease."""
+    while True:
+        await worker.call.write(buffer_service_pb2.RunTurnsRequest(heartbeat=buffer_service_pb2.Heartbeat()))
+        await asyncio.sleep(0.5)
+
+
 async def test_a_dead_letter_by_hand(services: Services) -> None:
     async def call(method: str, body: Any = None) -> Any:
         return await asyncio.to_thread(services.call, method, body)
@@ -282,7 +290,9 @@ async def test_a_dead_letter_by_hand(services: Services) -> None:
     event = {"scope": SCOPE, "contact": person, "message": message("grpcurl-2", "veneno")}
     async with grpc.aio.insecure_channel(services.address["buffer_service"]) as channel:
         worker = Worker(BufferServiceStub(channel))
+        worker.call = OneWriter(worker.call)
         await worker.hello()
+        beating = asyncio.create_task(beat(worker))
         await call("buffer/Enqueue", {"events": [event]})
         turn = await worker.assigned()
         reason = buffer_service_pb2.RELEASE_REASON_FAILED
@@ -295,6 +305,7 @@ async def test_a_dead_letter_by_hand(services: Services) -> None:
         again = await worker.assigned()
         assert replayed["dead_letter"]["replay_turn_id"] == again.turn_id
         await worker.answer(again, "Olá!")
+        beating.cancel()
         worker.call.cancel()
     assert await call("buffer/ListDeadLetters") == {}
     refused = await asyncio.to_thread(services.try_call, "buffer/ReplayDeadLetter", {"dead_letter_id": 99})

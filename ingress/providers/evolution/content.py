@@ -25,6 +25,8 @@ _WRAPPERS = (
     "viewOnceMessageV2",
     "viewOnceMessageV2Extension",
     "documentWithCaptionMessage",
+    # One file of an album.
+    "associatedChildMessage",
     "lottieStickerMessage",
     "groupMentionedMessage",
     "deviceSentMessage",

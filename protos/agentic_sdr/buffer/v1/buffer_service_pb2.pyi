@@ -1382,11 +1382,11 @@ class Lane(_message.Message):
 
     @_builtins.property
     def pending(self) -> _containers.RepeatedCompositeFieldContainer[_message_pb2.Message]:
-        """Messages that wait for the next turn."""
+        """Messages that wait for the next turn; of many, the oldest 1 MiB."""
 
     @_builtins.property
     def ended_turns(self) -> _containers.RepeatedCompositeFieldContainer[Global___Turn]:
-        """Ended turns, latest first, at most 20. Only in GetLane."""
+        """Ended turns, latest first, at most 20, and no more than fit into an answer of 3 MiB. Only in GetLane."""
 
     @_builtins.property
     def pause(self) -> Global___Pause:
@@ -1524,7 +1524,7 @@ class ListLanesResponse(_message.Message):
     """Empty on the last page."""
     @_builtins.property
     def lanes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Lane]:
-        """The lanes, without ended turns."""
+        """The lanes, without ended turns; fewer than asked for when they are large."""
 
     def __init__(
         self,
@@ -1738,7 +1738,7 @@ class ListDeadLettersResponse(_message.Message):
     """Empty on the last page."""
     @_builtins.property
     def dead_letters(self) -> _containers.RepeatedCompositeFieldContainer[Global___DeadLetter]:
-        """The dead letters."""
+        """The dead letters; fewer than asked for when they are large."""
 
     def __init__(
         self,
