@@ -5,6 +5,7 @@ import inspect
 from collections.abc import AsyncIterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -383,25 +384,28 @@ class TestMerging:
         changes = [one["field"] for one in await sections(store, ExportSection.CHANGES)]
         assert "merged_lead" in changes and changes.count("bill_value") == 3
 
-    @pytest.mark.parametrize(
-        ("erased_last", "left"), [(True, {"uso": "casa"}), (False, {"cor": "azul", "uso": "casa"})]
-    )
     async def test_a_preference_that_was_erased_last_does_not_come_back(
-        self, store: ContextStore, clock: ManualClock, erased_last: bool, left: dict[str, str]
+        self, store: ContextStore, clock: ManualClock
     ) -> None:
         """It was no preference any more, so nobody compared it, and the other lead's older value won."""
-        younger = await store.record_turn(record("t1", "c2", effects=[update(preferences={"cor": "verde"})]))
-        told = [update(preferences={"cor": "azul", "uso": "casa"})]
-        erased = LeadPatch(values={}, preferences={"cor": ""})
-        for erases in (not erased_last, erased_last):
+        for erased_last, left in ((True, {"uso": "casa"}), (False, {"cor": "azul", "uso": "casa"})):
+            one, other, who = f"c1-{erased_last}", f"c2-{erased_last}", f"lid:{int(erased_last)}"
+
+            async def turn(n: int, conversation: str, contact: str, tag: str = one, **more: Any) -> str:
+                lines = [message(f"m{n}-{tag}")]
+                told = record(f"t{n}-{tag}", conversation, contact=contact, messages=lines, parts=[], **more)
+                return (await store.record_turn(told)).lead_id
+
+            younger = await turn(1, other, f"{who}0", effects=[update(preferences={"cor": "verde"})])
+            for erases in (not erased_last, erased_last):
+                clock.advance(1_000)
+                if erases:
+                    await store.update_lead(younger, "", LeadPatch(values={}, preferences={"cor": ""}))
+                else:
+                    await turn(2, one, who, effects=[update(preferences={"cor": "azul", "uso": "casa"})])
             clock.advance(1_000)
-            if erases:
-                await store.update_lead(younger.lead_id, "", erased)
-            else:
-                await store.record_turn(record("t2", "c1", contact="lid:1", messages=[message("b")], effects=told))
-        clock.advance(1_000)
-        both = record("t3", "c1", contact="lid:1", messages=[message("c")], merged_conversation_ids=["c2"])
-        assert (await store.get_lead((await store.record_turn(both)).lead_id)).preferences == left
+            lead_id = await turn(3, one, who, merged_conversation_ids=[other])
+            assert (await store.get_lead(lead_id)).preferences == left
 
     async def test_a_completed_conversation_takes_over_one_whose_lead_has_another_open(
         self, store: ContextStore
