@@ -26,7 +26,6 @@ _NO_TIME_LIMIT = "SET LOCAL statement_timeout = 0"
 _LOCK_LIMIT = "SET LOCAL lock_timeout = '10s'"
 
 
-
 class MigrationError(Exception):
     """The database cannot be brought to this version; the text says why, and what was done until then."""
 
