@@ -25,6 +25,7 @@ from agent_service.persona_parts import (
     Pattern,
     Reads,
     Sentences,
+    Stage,
     Step,
     Text,
     Trigger,
@@ -72,7 +73,7 @@ class Persona(Part):
     never: Annotated[tuple[Text, ...], Field(min_length=1)]
     never_say: tuple[Pattern, ...] = Field((), description="what must be in no reply, whoever writes it")
     facts: Annotated[tuple[Text, ...], Field(min_length=1)]
-    stages: Annotated[tuple[str, ...], Field(min_length=1)]
+    stages: Annotated[tuple[Stage, ...], Field(min_length=1)]
     handoff_stage: str
     refused_stage: str
     scheduling_stage: str

@@ -45,6 +45,12 @@ def _zone(value: str) -> str:
     return value
 
 
+# What goes into the record of a turn may be no longer than the context service takes: it would refuse the whole turn.
+Stage = Annotated[str, Field(min_length=1, max_length=50)]
+Flow = Annotated[str, Field(min_length=1, max_length=100)]
+FieldName = Annotated[str, Field(min_length=1, max_length=60, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Choice = Annotated[str, Field(max_length=200)]
+Reason = Annotated[str, Field(max_length=200)]
 Text = Annotated[str, AfterValidator(_text)]
 Variants = Annotated[tuple[Text, ...], Field(min_length=2)]
 # A pattern stands between word boundaries, so that a plain word is one.
@@ -116,12 +122,12 @@ class Offer(Part):
     """Something that the business sells; the first one whose condition holds is meant."""
 
     id: str
-    flow: str
+    flow: Flow
     patterns: Patterns
     pitch: Variants
     when: Condition = Condition()
     instead: str = Field("", description="the flow that is offered, once, to whom this one doesn't appeal")
-    handoff: str = ""
+    handoff: Reason = ""
 
 
 class Amount(Part):
@@ -137,14 +143,14 @@ class Step(Part):
     """One thing to find out, and how to ask for it."""
 
     id: str
-    field: str
+    field: FieldName
     reads: Reads
     stage: str = Field("", description="the stage that asking it means; empty leaves the stage alone")
     tries: int = Field(2, ge=1, le=2)
     ask: Variants
     when: Condition = Condition()
     amount: Amount | None = None
-    choices: dict[str, tuple[Pattern, ...]] = {}
+    choices: dict[Choice, tuple[Pattern, ...]] = {}
     heard: dict[str, tuple[Pattern, ...]] = Field(
         {}, description="answers that are recognised without their question; a text step keeps the lead's own words"
     )
@@ -152,7 +158,7 @@ class Step(Part):
     essential: bool = Field(False, description="asked even when the lead already proposed a day")
     replies: dict[str, Variants] = {}
     outcomes: dict[str, Outcome] = {}
-    reason: str = Field("asked for a human", description="what the colleague reads when an outcome hands over")
+    reason: Reason = Field("asked for a human", description="what the colleague reads when an outcome hands over")
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -176,7 +182,7 @@ class Trigger(Part):
     """Words that call for a human at once."""
 
     patterns: Patterns
-    reason: str
+    reason: Reason
     say: tuple[Text, ...] = Field((), description="said then; by default what is said to who asks for a human")
 
     @model_validator(mode="after")

@@ -26,6 +26,8 @@ from service_kit.errors import Internal, NotFound, ServiceError, Unavailable
 
 T = TypeVar("T")
 MAX_GROUP = 256
+# A disk that stalls must not fill the memory: whoever asked has long given up, and asks again.
+MAX_QUEUED = 4_096
 MAX_WAIT_S = 0.2
 SLEPT_MS = 1_500
 QUIET_MS = 5_000
@@ -88,8 +90,8 @@ class Engine:
 
     async def call(self, work: Callable[[int], T]) -> T:
         """Does `work(now)` as one step and returns its result once it is durable. Raises ServiceError; UNAVAILABLE when
-        the engine has stopped."""
-        if not self.alive:
+        the engine has stopped, or cannot keep up."""
+        if not self.alive or self._commands.qsize() >= MAX_QUEUED:
             raise Unavailable(component="store")
         future: asyncio.Future[T] = self._loop.create_future()
         self._commands.put(_Command(work, future))

@@ -76,12 +76,18 @@ class Inbox:
         if self._store.seen(scope, message.message_id):
             return pb.EventResult(outcome=Outcome.OUTCOME_DUPLICATE)
         human = message.author == message_pb2.AUTHOR_HUMAN
+        ours = human and self._store.note_delivery(scope, message.message_id, pb.DELIVERY_STATUS_UNSPECIFIED)
+        if ours:
+            # The provider came back and tells of our own bubble as if it had been written on the phone.
+            return pb.EventResult(outcome=Outcome.OUTCOME_NOTED, conversation_id=ours)
+        # A backlog may bring what a human wrote long ago, who has not answered here since.
+        takes_over = human and not self._older(now, message, self._turns.policy.handoff_quiet)
         lane = self._identities.resolve(now, scope, event.contact, learn_address=not human)
-        found = self._turns.enqueue(now, lane.conversation_id, self._incoming(now, message, human=human))
+        found = self._turns.enqueue(now, lane.conversation_id, self._incoming(now, message, human=takes_over))
         if found is None:
             return pb.EventResult(outcome=Outcome.OUTCOME_DUPLICATE, conversation_id=lane.conversation_id)
         lane, turn_id = found
-        if human and message.text.strip().lower() == RESUME_COMMAND:
+        if takes_over and message.text.strip().lower() == RESUME_COMMAND:
             self._turns.resume(now, lane.conversation_id)
         recorded_only = human or lane.paused or self._stale(now, message)
         return pb.EventResult(
@@ -96,13 +102,15 @@ class Inbox:
             body=message.SerializeToString(),
             provider_at=timestamp_to_ms(message.provider_time) if message.HasField("provider_time") else now,
             human=human,
-            record_only=self._stale(now, message),
+            record_only=message.author == message_pb2.AUTHOR_HUMAN or self._stale(now, message),
         )
 
     def _stale(self, now: int, message: message_pb2.Message) -> bool:
-        if not message.HasField("provider_time"):
-            return False
-        return now - timestamp_to_ms(message.provider_time) > self._turns.policy.stale_after
+        return self._older(now, message, self._turns.policy.stale_after)
+
+    @staticmethod
+    def _older(now: int, message: message_pb2.Message, age_ms: int) -> bool:
+        return message.HasField("provider_time") and now - timestamp_to_ms(message.provider_time) > age_ms
 
     def _presence(self, now: int, scope: Scope, event: pb.Event) -> pb.EventResult:
         lane = self._identities.find(scope, event.contact.aliases)

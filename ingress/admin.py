@@ -113,6 +113,7 @@ class AdminEdge:
 
     async def _show_page(self, request: web.Request) -> web.Response:
         policy = "default-src 'self'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
+        policy += "; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
         headers = {"Content-Security-Policy": policy, "Cache-Control": "no-store"}
         return web.Response(body=self._page, content_type="text/html", charset="utf-8", headers=headers)
 
@@ -132,18 +133,23 @@ class AdminEdge:
         response = await self._services.enqueue([event])
         result = response.results[0]
         outcome = pb.EventResult.Outcome.Name(result.outcome).removeprefix("OUTCOME_").lower()
+        if result.outcome != pb.EventResult.OUTCOME_DUPLICATE:
+            # For a page that is opened later, or beside the one that wrote.
+            self._console.publish(contact, "lead", {"text": text, "message_id": message_id})
         body = {"message_id": message_id, "conversation_id": result.conversation_id, "outcome": outcome}
         return web.json_response(body, status=202)
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         contact = _contact(request.match_info["contact"])
-        after = request.headers.get("Last-Event-ID") or request.query.get("after")
+        after = _event_number(request.headers.get("Last-Event-ID") or request.query.get("after"))
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream", "Cache-Control": "no-store"})
         await response.prepare(request)
-        await response.write(b": listening\n\n")
         stopping = asyncio.create_task(self._stopping.wait(), name="console-stop")
         try:
-            async with self._console.listen(contact, _event_number(after)) as queue:
+            async with self._console.listen(contact, after) as queue:
+                # With a number from the start, a client that lost its connection early misses nothing either.
+                since = after if queue.qsize() else self._console.newest
+                await response.write(f": listening\nid: {since}\n\n".encode())
                 while not stopping.done():
                     getting = asyncio.create_task(queue.get(), name="console-event")
                     await asyncio.wait({getting, stopping}, timeout=SSE_PING_S, return_when=asyncio.FIRST_COMPLETED)

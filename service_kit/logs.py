@@ -22,6 +22,7 @@ _KEYS = frozenset(
 )
 _SECRET_SUFFIXES = ("_phone", "_email", "_token", "_api_key", "_secret", "_password", "_authorization")
 _MAX_DEPTH = 6
+_MAX_CHARS = 8_000
 # Identifiers of 32 hexadecimal digits, with or without dashes, are kept whole: they are how two log lines are joined.
 _DIGITS = re.compile(
     r"(?P<id>(?<![0-9a-f])(?:[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|[0-9a-f]{32})(?![0-9a-f]))"
@@ -93,7 +94,7 @@ def redact(key: str, value: object, *, depth: int = 0) -> object:
     if isinstance(value, Enum):
         return value.name
     if isinstance(value, str | Path | datetime | BaseException):
-        return redact_text(str(value))
+        return _shortened(redact_text(str(value)))
     if depth >= _MAX_DEPTH:
         return "[deep]"
     if isinstance(value, Mapping):
@@ -102,6 +103,12 @@ def redact(key: str, value: object, *, depth: int = 0) -> object:
         return [redact("", item, depth=depth + 1) for item in value]
     # The repr of a message object would print its text.
     return f"<{type(value).__name__}>"
+
+
+def _shortened(text: str) -> str:
+    """Beginning and end: a recursion a thousand frames deep is told by both."""
+    half = _MAX_CHARS // 2
+    return text if len(text) <= _MAX_CHARS else f"{text[:half]} [… {len(text) - 2 * half} more …] {text[-half:]}"
 
 
 class _Pipeline:
@@ -157,7 +164,9 @@ class _LibraryHandler(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         event: Event = {"event": "library_logged", "logger": record.name, "exc_info": record.exc_info}
         try:
-            event["message"] = record.getMessage()
+            message = record.getMessage()
+            # What follows its first line is a task's repr, which quotes the exception: what a person wrote, perhaps.
+            event["message"] = message.partition("\n")[0] if record.name == "asyncio" else message
         except Exception:
             event["message"] = "[unreadable]"
         self._output.msg(self._pipeline(self._output, record.levelname.lower(), event))

@@ -32,6 +32,7 @@ MOVE_TURNS: Final = (
     "UPDATE turns SET lead_id = :into WHERE conversation_id IN (SELECT id FROM conversations WHERE lead_id = :into) "
     "AND lead_id = :gone"
 )
+_OF_PREFERENCES: Final = "preferences."
 _log = logs.get(__name__)
 
 
@@ -130,12 +131,17 @@ def _newer_preferences(db: apsw.Connection, lead_id: str, into: str) -> dict[str
     theirs, ours = _preferences(db, lead_id), _preferences(db, into)
     when_theirs, when_ours = _changed(db, lead_id), _changed(db, into)
     newer: dict[str, str] = {}
-    for key, value in theirs.items():
-        field = f"preferences.{key}"
+    # One that was erased is told by the audit alone; it wins as an empty value.
+    for key in theirs.keys() | {field.removeprefix(_OF_PREFERENCES) for field in when_theirs if _of_one(field)}:
+        field = f"{_OF_PREFERENCES}{key}"
         only_theirs = field not in when_ours and key not in ours
         if when_theirs.get(field, "") > when_ours.get(field, "") or only_theirs:
-            newer[key] = value
+            newer[key] = theirs.get(key, "")
     return newer
+
+
+def _of_one(field: str) -> bool:
+    return field.startswith(_OF_PREFERENCES)
 
 
 def _preferences(db: apsw.Connection, lead_id: str) -> dict[str, str]:

@@ -4,7 +4,6 @@ this process; what was said lives in the context service, this only shows it."""
 from __future__ import annotations
 
 import asyncio
-import itertools
 import json
 import time
 import uuid
@@ -17,6 +16,7 @@ from typing import Any
 from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
 from agentic_sdr.common.v1 import message_pb2
 from ingress.providers import Destination, ParsedWebhook, SendResult, Unauthorized, WebhookRequest
+from ingress.providers.aliases import canonical_phone
 from service_kit.durations import ms_to_timestamp
 
 CHANNEL = "console"
@@ -52,7 +52,7 @@ class ConsoleProvider:
     def __init__(self) -> None:
         self._contacts: OrderedDict[str, _Contact] = OrderedDict()
         # From the clock: after a restart the numbers go on above those that a page has seen.
-        self._numbers = itertools.count(time.time_ns() // 1_000_000)
+        self.newest = time.time_ns() // 1_000_000
 
     async def open(self) -> None:
         """Nothing to open."""
@@ -86,9 +86,10 @@ class ConsoleProvider:
 
     def event(self, contact: str, text: str, *, message_id: str, now_ms: int) -> pb.Event:
         """What a person typed, as an event for the buffer."""
+        phone = canonical_phone(contact)
         return pb.Event(
             scope=message_pb2.Scope(channel=CHANNEL, instance=CHANNEL),
-            contact=message_pb2.Contact(contact=contact, aliases=[f"phone:{contact}"], address=contact),
+            contact=message_pb2.Contact(contact=phone, aliases=[f"phone:{phone}"], address=contact),
             message=message_pb2.Message(
                 message_id=message_id,
                 author=message_pb2.AUTHOR_LEAD,
@@ -100,15 +101,18 @@ class ConsoleProvider:
 
     def publish(self, contact: str, kind: str, data: dict[str, Any]) -> None:
         """Shows something to whoever looks at this contact, now or soon."""
-        event = ConsoleEvent(next(self._numbers), kind, data)
+        self.newest += 1
+        event = ConsoleEvent(self.newest, kind, data)
         entry = self._entry(contact)
         entry.events.append(event)
         for listener in entry.listeners:
+            if listener.qsize() >= KEPT_EVENTS:
+                listener.get_nowait()
             listener.put_nowait(event)
 
     @asynccontextmanager
     async def listen(self, contact: str, after: int | None) -> AsyncIterator[asyncio.Queue[ConsoleEvent]]:
-        """A queue of events: those after a number, or only new ones."""
+        """A queue of events: those after a number, or only new ones. Who does not read it loses the oldest."""
         entry = self._entry(contact)
         queue: asyncio.Queue[ConsoleEvent] = asyncio.Queue()
         if after is not None:

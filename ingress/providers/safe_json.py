@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections.abc import Callable
 from typing import Any
 
 MAX_DEPTH = 64
@@ -80,14 +81,20 @@ def _long_of(pair: dict[str, Any]) -> float | None:
 def _parse(text: str) -> Any:
     try:
         try:
-            return json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+            return _decode(text)
         except json.JSONDecodeError:
-            raise Unreadable("not_json") from None
+            raise
         except ValueError:
             # An integer with more digits than Python converts. Nobody needs its value, but its neighbours are needed.
-            return json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant, parse_int=_huge_int)
+            return _decode(text, parse_int=_huge_int)
+    except json.JSONDecodeError:
+        raise Unreadable("not_json") from None
     except RecursionError:
         raise Unreadable("too_deep") from None
+
+
+def _decode(text: str, *, parse_int: Callable[[str], int | float] | None = None) -> Any:
+    return json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant, parse_int=parse_int)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """The failure table of agent_service/README.md, row by row, through the real service and a scripted server.
 
-`pytest -s -k table_is_printed` prints it with the times of this machine; no test depends on them.
+`pytest -s -k sees_of_a_fault` prints it with the times of this machine; no test depends on them.
 """
 
 from dataclasses import dataclass, field
@@ -91,6 +91,7 @@ async def played(row: Row) -> tuple[Heard, OpenAIServer]:
 @pytest.mark.parametrize("row", ROWS, ids=lambda row: row.fault)
 async def test_what_the_lead_sees_of_a_fault(row: Row) -> None:
     heard, server = await played(row)
+    print(f"\n{line_of(row)} {heard.first_ms} ms |")
     assert heard.done is not None
     seen = (heard.done.model, heard.done.fallback_reason, heard.reason, heard.done.fallback, len(server.turns))
     assert seen == (row.model, row.why, row.reason, False, row.calls)
@@ -153,10 +154,3 @@ def test_the_readme_holds_this_table() -> None:
     text = (Path(agent_service.__file__).parent / "README.md").read_text(encoding="utf-8")
     table = text.partition("| fault |")[2].partition("\n\n")[0].splitlines()[2:]
     assert [line[: line.rindex("|", 0, len(line) - 1) + 1] for line in table] == [line_of(row) for row in ROWS]
-
-
-@pytest.mark.slow
-async def test_the_table_is_printed() -> None:
-    """As in agent_service/README.md, with the times of this machine at a limit of 1.5 s to the first token."""
-    times = [(await played(row))[0].first_ms for row in ROWS]
-    print("\n" + "\n".join(f"{line_of(row)} {first_ms} ms |" for row, first_ms in zip(ROWS, times, strict=True)))

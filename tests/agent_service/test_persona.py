@@ -63,6 +63,11 @@ def test_a_persona_may_be_a_file_or_a_folder(tmp_path: Path, data: dict[str, Any
         (lambda d: d["script"][0].update(field="amount"), "script.name.field: a step that reads money keeps it in"),
         (lambda d: d["script"][1].pop("amount"), "script.1: amount: belongs to a step that reads money"),
         (lambda d: d["handoff_triggers"][0].update(say=["Um."]), "handoff_triggers.0: say: needs a second variant"),
+        # Such a word is in every turn's record, and the context service refused the turn for good.
+        (lambda d: d["stages"].append("X" * 51), "String should have at most 50 characters"),
+        (lambda d: d["offers"][0].update(flow="X" * 101), "offers.0.flow: String should have at most 100 characters"),
+        (lambda d: d["script"][0].update(field="a\nb"), "script.0.field: String should match pattern"),
+        (lambda d: d["handoff_triggers"][0].update(reason="X" * 201), "handoff_triggers.0.reason: String should have"),
         (lambda d: d.update(goal="{agent!r}"), "goal: a placeholder is a name in braces"),
         (lambda d: d.update(goal="{agent:>9999999}"), "goal: a placeholder is a name in braces"),
         (lambda d: d["objections"][0].update(id="price"), "faq: id price is used twice"),

@@ -1,16 +1,14 @@
 """Replay: what an export holds becomes turns again, and the scripted dialogues are the regression suite."""
 
 import json
-import logging
 from base64 import b64encode
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 
 from agent_service.agent import Agent
 from agent_service.conversation import (
@@ -49,14 +47,9 @@ DIALOGUES = Path(__file__).parent / "dialogues"
 
 
 @pytest.fixture(autouse=True)
-def _own_process(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The command reads the environment and configures logging; it must meet no key here, and leave nothing behind."""
+def _own_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command reads the environment; it must meet no key here."""
     monkeypatch.setenv("SDR_AGENT_MODEL", "playbook")
-    root = logging.getLogger()
-    handlers, level = root.handlers, root.level
-    yield
-    root.handlers, root.level = handlers, level
-    structlog.reset_defaults()
 
 
 @lru_cache
@@ -399,7 +392,12 @@ def test_a_dialogue_that_fails_is_told_with_all_its_lines(tmp_path: Path, capsys
 
 @pytest.mark.parametrize(
     "arguments",
-    [["nowhere.json"], ["--dialogues", "nowhere"], ["--dialogues", str(DIALOGUES), "--model", "nonsense"]],
+    [
+        ["nowhere.json"],
+        ["--dialogues", "nowhere"],
+        ["--dialogues", str(DIALOGUES), "--model", "nonsense"],
+        ["--dialogues", str(DIALOGUES), "--only", "abetura"],
+    ],
 )
 def test_what_cannot_be_read_ends_with_code_3_and_a_sentence(
     arguments: list[str], capsys: pytest.CaptureFixture[str]

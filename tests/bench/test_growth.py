@@ -36,4 +36,4 @@ def test_a_small_run_prints_the_ratios_and_the_bytes(tmp_path: Path) -> None:
     assert numbers["recent"][1] >= 16
     for title in ("p50 ms of Enqueue", "p50 ms of a whole turn", "MiB resident"):
         [line] = [line for line in printed.splitlines() if line.startswith(title)]
-        assert "met" in line or "MISSED" in line
+        assert "met" in line or "MISSED" in line or "judged with 100000 only" in line

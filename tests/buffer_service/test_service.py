@@ -303,6 +303,27 @@ async def test_a_stale_message_is_recorded_without_an_answer(tmp_path: Path) -> 
         assert (await lane(stub, result.conversation_id)).unrecorded == 1
 
 
+async def test_what_a_human_wrote_yesterday_takes_nothing_over(tmp_path: Path) -> None:
+    """After a reconnect the provider delivers what was missed, a colleague's messages too. The lead who wrote next met
+    eight hours of silence, because somebody had answered the day before."""
+    async with buffer(tmp_path) as stub:
+        [old] = await enqueue(stub, message("h1", human=True, age_s=9 * 3_600))
+        assert old.outcome == pb.EventResult.OUTCOME_RECORDED_ONLY
+        assert (await lane(stub, old.conversation_id)).unrecorded == 1
+        [new] = await enqueue(stub, message("m1"))
+        assert new.outcome == pb.EventResult.OUTCOME_ACCEPTED
+        await enqueue(stub, message("h3", human=True), message("h4", "#bot on", human=True, age_s=9 * 3_600))
+        assert (await lane(stub, new.conversation_id)).state == pb.LANE_STATE_PAUSED, "an old word gives nothing back"
+
+
+async def test_a_human_of_long_ago_is_recorded_without_an_answer_whatever_the_settings(tmp_path: Path) -> None:
+    async with buffer(tmp_path, SDR_HANDOFF_QUIET_MS="60000") as stub:
+        [result] = await enqueue(stub, message("h1", human=True, age_s=120))
+        assert result.outcome == pb.EventResult.OUTCOME_RECORDED_ONLY
+        found = await lane(stub, result.conversation_id)
+        assert (found.state, found.unrecorded) == (pb.LANE_STATE_IDLE, 1)
+
+
 async def test_lid_first_phone_later_is_one_conversation(tmp_path: Path) -> None:
     lid = message_pb2.Contact(contact="lid:100", aliases=["lid:100"], address="100@lid")
     both = message_pb2.Contact(

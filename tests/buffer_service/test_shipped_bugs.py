@@ -464,6 +464,23 @@ async def test_an_echo_before_the_http_reply_taken_for_a_foreign_send(tmp_path: 
 
 
 @both
+async def test_our_own_bubble_told_as_a_message_of_the_phone(tmp_path: Path, strategy: str) -> None:
+    """After a reconnect the provider repeated what had been sent through it among the phone's own messages. The bot
+    took its own words for a colleague's and was silent for eight hours."""
+    async with shop(tmp_path / "a", SDR_BUFFER_STRATEGY=strategy) as s:
+        worker = await s.worker()
+        [result] = await enqueue(s.stub, message("m1"))
+        turn = await worker.assigned()
+        first = await s.until(worker.commit(turn, "Olá!", "Sou a Ana."), worker)
+        second = await worker.result(turn, first.go, provider_id="p0")
+        [noted] = await enqueue(s.stub, message("p0", "Olá!", human=True))
+        assert (noted.outcome, noted.conversation_id) == (pb.EventResult.OUTCOME_NOTED, result.conversation_id)
+        await worker.result(turn, second.go, provider_id="p1")
+        await worker.finish(turn)
+        assert (await lane(s.stub, result.conversation_id)).state == pb.LANE_STATE_IDLE
+
+
+@both
 async def test_a_foreign_send_that_waits_for_judgement_survives_a_crash(tmp_path: Path, strategy: str) -> None:
     """The other half: the copy that waits for the answer to our request was in memory. After a crash nobody remembered
     that a human had written, and the bot talked on."""

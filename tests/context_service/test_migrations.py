@@ -261,6 +261,21 @@ async def test_rows_beside_follow_a_merge_and_hold_an_erasure(grown: Database) -
         assert rows(grown, "SELECT count(*) FROM follow_ups") == [(0,)]
 
 
+async def test_a_row_beside_keeps_its_own_lead_from_the_sweep_and_no_others(grown: Database) -> None:
+    """One meeting of one lead, and each step of the sweep was rolled back whole: nothing old ever went, of nobody."""
+    migrate_database(grown)
+    grown.execute("DELETE FROM meetings; UPDATE leads SET do_not_contact = true WHERE name IN ('Bia', 'Caio')")
+    grown.execute("INSERT INTO meetings SELECT id, now() FROM leads WHERE name IN ('Ana', 'Bia')")
+    async for store in opened_on(grown):
+        before_ms, total = SystemClock().now_ms() + 1, 0
+        while (step := await store.sweep(before_ms, limit=2)).total:
+            total += step.total
+        assert total > 10
+    assert rows(grown, "SELECT name FROM leads ORDER BY name") == [("Ana",), ("Bia",)]
+    assert rows(grown, "SELECT count(*) FROM messages WHERE conversation_id IS NOT NULL") == [(0,)]
+    assert rows(grown, "SELECT count(*) > 0 FROM do_not_contact") == [(True,)], "Caio's wish outlives him"
+
+
 class TestRunningIt:
     def test_twice_is_nothing_to_do(self, monolith: Database) -> None:
         with monolith.connect() as connection:

@@ -1,5 +1,7 @@
 """Which store is meant."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -53,3 +55,11 @@ def test_a_retention_that_is_shorter_than_a_record_may_come_late_is_refused() ->
     settings(SDR_RETENTION_DAYS="10").check()
     with pytest.raises(ConfigurationError, match="SDR_RETENTION_DAYS has to be 0 or at least 10"):
         settings(SDR_RETENTION_DAYS="9").check()
+
+
+def test_a_local_file_needs_no_client_of_a_remote_store() -> None:
+    """It was a third of what the process imported."""
+    code = "import sys, context_service.app; print(*sys.modules)"
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    assert "supabase" not in done.stdout.split()

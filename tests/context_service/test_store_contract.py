@@ -383,6 +383,26 @@ class TestMerging:
         changes = [one["field"] for one in await sections(store, ExportSection.CHANGES)]
         assert "merged_lead" in changes and changes.count("bill_value") == 3
 
+    @pytest.mark.parametrize(
+        ("erased_last", "left"), [(True, {"uso": "casa"}), (False, {"cor": "azul", "uso": "casa"})]
+    )
+    async def test_a_preference_that_was_erased_last_does_not_come_back(
+        self, store: ContextStore, clock: ManualClock, erased_last: bool, left: dict[str, str]
+    ) -> None:
+        """It was no preference any more, so nobody compared it, and the other lead's older value won."""
+        younger = await store.record_turn(record("t1", "c2", effects=[update(preferences={"cor": "verde"})]))
+        told = [update(preferences={"cor": "azul", "uso": "casa"})]
+        erased = LeadPatch(values={}, preferences={"cor": ""})
+        for erases in (not erased_last, erased_last):
+            clock.advance(1_000)
+            if erases:
+                await store.update_lead(younger.lead_id, "", erased)
+            else:
+                await store.record_turn(record("t2", "c1", contact="lid:1", messages=[message("b")], effects=told))
+        clock.advance(1_000)
+        both = record("t3", "c1", contact="lid:1", messages=[message("c")], merged_conversation_ids=["c2"])
+        assert (await store.get_lead((await store.record_turn(both)).lead_id)).preferences == left
+
     async def test_a_completed_conversation_takes_over_one_whose_lead_has_another_open(
         self, store: ContextStore
     ) -> None:

@@ -116,7 +116,8 @@ def seen(refusal: pb.Refusal) -> Seen:
 
 @asynccontextmanager
 async def desk(path: Path) -> AsyncIterator[Desk]:
-    async with buffer(path) as stub:
+    # This worker sends no heartbeats.
+    async with buffer(path, SDR_BUFFER_LEASE_MS="60000") as stub:
         found = Desk(stub)
         await found.worker.hello()
         yield found

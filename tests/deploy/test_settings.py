@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from deploy import processes, settings
+from tests.deploy.running import ROOT
 
 EVOLUTION = {
     "EVOLUTION_API_URL": "http://127.0.0.1:9",
@@ -64,3 +67,10 @@ def test_only_weights_of_our_own_have_to_be_loaded(tmp_path: Path, monkeypatch: 
     assert not processes.loads_weights()
     monkeypatch.setenv("SDR_AGENT_MODEL", "gguf:/models/a.gguf")
     assert processes.loads_weights()
+
+
+def test_who_only_stops_or_looks_does_not_import_the_system() -> None:
+    """It was half a second of a processor, each time."""
+    code = "import sys, deploy.down, deploy.logs; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not {"ingress.app", "agent_service.models", "aiohttp"} & set(done.stdout.split())

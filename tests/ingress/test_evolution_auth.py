@@ -177,6 +177,10 @@ def test_settings_that_work(settings: dict[str, str]) -> None:
         ({"EVOLUTION_API_URL": "http://evo/\n"}, "not an http or https address"),
         ({"EVOLUTION_API_URL": "http://me:pass@evo"}, "user name or password"),
         ({"EVOLUTION_API_URL": "http://evo/?apikey=1"}, "query"),
+        # The buffer would refuse every webhook that names no instance, for ever.
+        ({"EVOLUTION_INSTANCE": "loja\tdemo"}, "EVOLUTION_INSTANCE cannot be"),
+        ({"EVOLUTION_INSTANCE": "😀" * 100}, "EVOLUTION_INSTANCE cannot be"),
+        ({"EVOLUTION_INSTANCE": ".."}, "EVOLUTION_INSTANCE cannot be"),
     ],
 )
 def test_settings_that_cannot_work_are_named_without_their_value(change: dict[str, str], sentence: str) -> None:

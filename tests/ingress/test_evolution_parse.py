@@ -278,6 +278,11 @@ def test_a_number_beyond_all_bounds_costs_nothing_but_itself(number: str) -> Non
     assert only(body).message.provider_time.seconds == NOW_S
 
 
+def test_a_number_beyond_all_bounds_does_not_hide_that_the_rest_is_broken() -> None:
+    """The second reading, which passes over the number, once raised: 503 until Evolution gave the body up."""
+    assert only(b'{"a": ' + b"9" * 5000 + b', "b": }').unparsed.reason == "not_json"
+
+
 @pytest.mark.parametrize("constant", ["NaN", "Infinity", "-Infinity"])
 def test_what_json_does_not_know_is_quarantined(constant: str) -> None:
     body = envelope(messageTimestamp=7).replace(b'"messageTimestamp": 7', f'"messageTimestamp": {constant}'.encode())
@@ -323,7 +328,7 @@ def test_a_hostile_instance_is_only_a_name(body: bytes) -> None:
     assert event.message.message_id
 
 
-@pytest.mark.parametrize("instance", [None, "", "..", "a\nb", "x" * 101, 7, ["x"], " "])
+@pytest.mark.parametrize("instance", [None, "", "..", "a\nb", "a\x00b", "x" * 101, "\ud800" * 100, 7, ["x"], " "])
 def test_an_unusable_instance_falls_back(instance: Any) -> None:
     assert only(envelope(instance=instance)).scope.instance == "padrao"
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import grpc
@@ -17,13 +17,6 @@ from service_kit.interceptors import server_interceptors
 from service_kit.server import Server, ServerConfig
 from service_kit.testing import in_process, in_process_servicer
 from tests.service_kit.dummy import NAME, SECRET, DummyService
-
-
-@pytest.fixture(autouse=True)
-def default_logs() -> Iterator[None]:
-    yield
-    structlog.reset_defaults()
-    structlog.contextvars.clear_contextvars()
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
+import asyncio
 import io
 import json
 import logging
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -13,16 +13,6 @@ from hypothesis import strategies as st
 from service_kit import logs
 
 PHONE = "5511987654321"
-
-
-@pytest.fixture(autouse=True)
-def restore() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers, root.level
-    yield
-    root.handlers, root.level = handlers, level
-    structlog.reset_defaults()
-    structlog.contextvars.clear_contextvars()
 
 
 def printed(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -114,6 +104,34 @@ def test_libraries_are_heard_from_warning_on(capsys: pytest.CaptureFixture[str])
     assert line["message"] == f"call {logs.NUMBER}"
     logging.getLogger("lib").warning("%d", "not a number")
     assert printed(capsys)["message"] == "[unreadable]"
+
+
+async def test_a_task_that_nobody_waited_for_tells_no_words(capsys: pytest.CaptureFixture[str]) -> None:
+    """asyncio puts the task's repr into the message, and with it the exception's words: a lead's, once."""
+
+    async def fail(words: str) -> None:
+        words.encode()
+
+    logs.configure(service="s", json=True)
+    task = asyncio.create_task(fail("oi, quero comprar \ud800"))
+    await asyncio.wait([task])
+    asyncio.get_running_loop().call_exception_handler(
+        {"message": "Task exception was never retrieved", "exception": task.exception(), "future": task}
+    )
+    out = capsys.readouterr().out
+    assert "comprar" not in out
+    line = json.loads(out)
+    assert line["message"] == "Task exception was never retrieved"
+    assert line["exception"].endswith("UnicodeEncodeError")
+
+
+def test_no_line_grows_without_bound(capsys: pytest.CaptureFixture[str]) -> None:
+    logs.configure(service="s", json=True)
+    logging.getLogger("lib").warning("a%sz", "é" * 1_000_000)
+    out = capsys.readouterr().out
+    assert len(out) < 10_000
+    message = json.loads(out)["message"]
+    assert message.startswith("aé") and message.endswith("éz") and "more …" in message
 
 
 class Unprintable(Exception):

@@ -167,8 +167,10 @@ class System:
         return int((await self.manage("getProcessInfo", name))["pid"])
 
     async def kill(self, name: str, how: signal.Signals = signal.SIGKILL) -> int:
-        """Kills a service; its process id."""
-        pid = await self.pid(name)
+        """Kills a service, once it is there; its process id."""
+        async with asyncio.timeout(30):
+            while not (pid := await self.pid(name)):  # To 0, the signal would go to all of the tests.
+                await asyncio.sleep(0.05)
         os.kill(pid, how)
         return pid
 

@@ -15,7 +15,7 @@ import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from tests.deploy.running import free_port
+from tests.deploy.running import free_addresses, free_port
 from tests.system.harness import ROOT, SERVICES, System, new_contact, on_the_modules_loop, running, webhook
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(180)]
@@ -28,7 +28,7 @@ def start_alone(name: str, **environ: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", name],
         cwd=ROOT,
-        env={**clean, "PYTHONPATH": f"{ROOT}:{ROOT / 'protos'}", **environ},
+        env={**clean, "PYTHONPATH": f"{ROOT}:{ROOT / 'protos'}", **free_addresses(), **environ},
         capture_output=True,
         text=True,
         timeout=30,

@@ -17,6 +17,7 @@ from agentic_sdr.common.v1 import message_pb2
 from ingress.providers import Notice, NoticeKind, ParsedWebhook
 from ingress.providers.evolution.content import NotContent
 from ingress.providers.evolution.events import EventReader
+from ingress.providers.evolution.settings import is_instance_name
 from ingress.providers.safe_json import Repeated, Unreadable, loads, object_of, text_of
 
 CHANNEL = "evolution"
@@ -28,7 +29,6 @@ _API_KEY = re.compile(rb'("api_?key"\s*:\s*)"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.IG
 _INDEXED_BYTES = re.compile(rb'\{"0": ?\d{1,3}(?:, ?"\d{1,8}": ?\d{1,3})*+\}')
 _LARGE_BODY = 64 * 1024
 _STATES = frozenset({"open", "connecting", "close", "closed", "refused"})
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 _IGNORED_EVENTS = frozenset(
     {
@@ -152,10 +152,7 @@ def _items(data: Any) -> list[Any]:
 
 def _instance(raw: object) -> str:
     name = text_of(raw)
-    # Only dots would be a step in the path of the address that answers are sent to.
-    short = isinstance(raw, str) and len(raw) <= 100 and len(name.encode("utf-8")) <= 256
-    usable = isinstance(raw, str) and short and name.strip(" .") and not _CONTROL.search(raw)
-    return name if usable else ""
+    return name if isinstance(raw, str) and "\x00" not in raw and is_instance_name(name) else ""
 
 
 def _scope(instance: str) -> message_pb2.Scope:

@@ -9,6 +9,7 @@ from pydantic import Field, SecretStr, model_validator
 from service_kit.settings import Settings
 
 MIN_SECRET_BYTES = 16
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 _HEADER_SAFE = re.compile(r"[!#-&(-~]+", re.ASCII)
 
 
@@ -57,7 +58,9 @@ class EvolutionSettings(Settings):
             "EVOLUTION_WEBHOOK_JWT_KEY": self.evolution_webhook_jwt_key.get_secret_value(),
         }
         api_key = self.evolution_api_key.get_secret_value()
-        problems = [*_unprintable({"EVOLUTION_API_KEY": api_key, **secrets}), *_too_short(secrets)]
+        named = self.evolution_instance
+        problems = [] if not named or is_instance_name(named) else ["EVOLUTION_INSTANCE cannot be an instance's name"]
+        problems += [*_unprintable({"EVOLUTION_API_KEY": api_key, **secrets}), *_too_short(secrets)]
         if self.evolution_api_url:
             problems += _url_problems(self.evolution_api_url)
             if not api_key:
@@ -70,6 +73,13 @@ class EvolutionSettings(Settings):
         elif api_key or any(secrets.values()):
             problems.append("Evolution is half configured: EVOLUTION_API_URL is not set")
         return problems
+
+
+def is_instance_name(name: str) -> bool:
+    """Whether the services behind take it, and an address with it leads where it should."""
+    # Only dots would be a step in the path of the address that answers are sent to.
+    short = len(name) <= 100 and len(name.encode("utf-8", "replace")) <= 256
+    return bool(short and name.strip(" .")) and not _CONTROL.search(name)
 
 
 def _unprintable(secrets: dict[str, str]) -> list[str]:
