@@ -1,4 +1,4 @@
--- Rows that others put into the tables, or beside them, stop no turn and no sweep.
+-- Rows that others put into the tables, or beside them, stop no turn, and no mark is lost with them.
 
 -- A list of contacts that somebody imported into `leads` has no aliases: the number is one, after those that were
 -- learned. Without this the person's first turn made a second lead with the number, and was refused for ever.
@@ -93,87 +93,6 @@ LANGUAGE sql STABLE SET search_path = '' AS $$
     )
 $$;
 
--- For a query over "one", a row of that table: that no row of a table which is not ours holds it. What may not be
--- looked into is found out by trying.
-CREATE FUNCTION public.sdr_unheld(p_table regclass) RETURNS text
-LANGUAGE sql STABLE SET search_path = '' AS $$
-    SELECT coalesce(string_agg(
-        format(' AND NOT EXISTS (SELECT FROM %s WHERE %I = one.id)', conrelid::regclass, attname), ''
-    ), '')
-    FROM pg_catalog.pg_constraint JOIN pg_catalog.pg_attribute ON attrelid = conrelid AND attnum = conkey[1]
-    WHERE contype = 'f' AND confrelid = p_table AND cardinality(conkey) = 1 AND confdeltype IN ('a', 'r')
-      AND has_table_privilege(conrelid, 'SELECT')
-$$;
-
--- Deletes rows of that table by their ids, but for what rows of another table hold. How many went.
-CREATE FUNCTION public.sdr_let_go(p_table regclass, p_ids uuid[]) RETURNS bigint
-LANGUAGE plpgsql SET search_path = '' AS $$
-DECLARE
-    statement CONSTANT text := format('DELETE FROM %s WHERE id = ANY ($1)', p_table);
-    one       uuid;
-    n         bigint;
-    gone      bigint := 0;
-BEGIN
-    BEGIN
-        EXECUTE statement USING p_ids;
-        GET DIAGNOSTICS gone = ROW_COUNT;
-        RETURN gone;
-    EXCEPTION WHEN foreign_key_violation THEN
-        NULL; -- one by one, then
-    END;
-    FOREACH one IN ARRAY p_ids LOOP
-        BEGIN
-            EXECUTE statement USING ARRAY[one];
-            GET DIAGNOSTICS n = ROW_COUNT;
-            gone := gone + n;
-        EXCEPTION WHEN foreign_key_violation THEN
-            NULL;
-        END;
-    END LOOP;
-    RETURN gone;
-END $$;
-
--- As before; one row that was held kept everything else for ever, in every table.
-CREATE OR REPLACE FUNCTION public.sdr_sweep(p_before timestamptz, p_limit integer) RETURNS jsonb
-LANGUAGE plpgsql SET search_path = '' SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
-DECLARE
-    counts jsonb := '{}';
-    old    uuid[];
-    n      bigint;
-BEGIN
-    -- What somebody is working on is left for the next time.
-    EXECUTE 'SELECT ARRAY(SELECT id FROM public.messages AS one WHERE created_at < $1'
-        || public.sdr_unheld('public.messages') || ' ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED)'
-    INTO old USING p_before, p_limit;
-    counts := counts || jsonb_build_object('messages', public.sdr_let_go('public.messages', old));
-    DELETE FROM public.turns WHERE row_id = ANY (ARRAY(
-        SELECT row_id FROM public.turns WHERE created_at < p_before
-        ORDER BY created_at LIMIT p_limit FOR UPDATE SKIP LOCKED));
-    GET DIAGNOSTICS n = ROW_COUNT;
-    counts := counts || jsonb_build_object('turns', n);
-    DELETE FROM public.lead_changes WHERE row_id = ANY (ARRAY(
-        SELECT row_id FROM public.lead_changes WHERE changed_at < p_before
-        ORDER BY changed_at LIMIT p_limit FOR UPDATE SKIP LOCKED));
-    GET DIAGNOSTICS n = ROW_COUNT;
-    counts := counts || jsonb_build_object('lead_changes', n);
-    DELETE FROM public.usage_days WHERE row_id = ANY (ARRAY(
-        SELECT row_id FROM public.usage_days WHERE day < (p_before AT TIME ZONE 'UTC')::date
-        ORDER BY day LIMIT p_limit FOR UPDATE SKIP LOCKED));
-    GET DIAGNOSTICS n = ROW_COUNT;
-    counts := counts || jsonb_build_object('usage_days', n);
-    -- A conversation and a lead go when nothing that is newer hangs on them.
-    EXECUTE 'SELECT ARRAY(SELECT id FROM public.conversations AS one WHERE updated_at < $1
-        AND NOT EXISTS (SELECT FROM public.messages WHERE conversation_id = one.id)'
-        || public.sdr_unheld('public.conversations') || ' ORDER BY updated_at LIMIT $2 FOR UPDATE SKIP LOCKED)'
-    INTO old USING p_before, p_limit;
-    counts := counts || jsonb_build_object('conversations', public.sdr_let_go('public.conversations', old));
-    EXECUTE 'SELECT ARRAY(SELECT id FROM public.leads AS one WHERE updated_at < $1 AND NOT do_not_contact
-        AND NOT EXISTS (SELECT FROM public.conversations WHERE lead_id = one.id)'
-        || public.sdr_unheld('public.leads') || ' ORDER BY updated_at LIMIT $2 FOR UPDATE SKIP LOCKED)'
-    INTO old USING p_before, p_limit;
-    RETURN counts || jsonb_build_object('leads', public.sdr_let_go('public.leads', old));
-END $$;
-
 -- As before, with the number of who has no alias: their mark went with them.
 CREATE FUNCTION public.sdr_all_names(p_lead uuid) RETURNS text[]
 LANGUAGE sql STABLE SET search_path = '' AS $$
@@ -211,20 +130,16 @@ BEGIN
     IF v_tenant IS NULL OR NOT p_hashes ?& names THEN
         RETURN 0;
     END IF;
-    INSERT INTO public.do_not_contact (tenant, contact_hash, created_at, key_id)
-    SELECT DISTINCT v_tenant, p_hashes ->> name, p_now, coalesce(p_hashes ->> '', '') FROM unnest(names) AS name
-    ON CONFLICT DO NOTHING;
-    RETURN public.sdr_let_go('public.leads', ARRAY[p_lead]);
+    BEGIN
+        INSERT INTO public.do_not_contact (tenant, contact_hash, created_at, key_id)
+        SELECT DISTINCT v_tenant, p_hashes ->> name, p_now, coalesce(p_hashes ->> '', '') FROM unnest(names) AS name
+        ON CONFLICT DO NOTHING;
+        DELETE FROM public.leads WHERE id = p_lead;
+    EXCEPTION WHEN foreign_key_violation THEN
+        RETURN 0;
+    END;
+    RETURN 1;
 END $$;
 
-DO $$
-DECLARE
-    one regprocedure;
-BEGIN
-    FOR one IN SELECT oid::regprocedure FROM pg_proc
-        WHERE pronamespace = 'public'::regnamespace AND proname IN ('sdr_unheld', 'sdr_let_go', 'sdr_all_names')
-    LOOP
-        EXECUTE format('REVOKE ALL ON FUNCTION %s FROM PUBLIC, anon, authenticated', one);
-        EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO service_role', one);
-    END LOOP;
-END $$;
+REVOKE ALL ON FUNCTION public.sdr_all_names(uuid) FROM PUBLIC, anon, authenticated;
+GRANT EXECUTE ON FUNCTION public.sdr_all_names(uuid) TO service_role;
