@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 _LOCK = 7_241_533
 _RELOAD = "NOTIFY pgrst, 'reload schema'"
+# A project ends every statement after two minutes, which is too short for hundreds of thousands of messages.
+_NO_TIME_LIMIT = "SET LOCAL statement_timeout = 0"
+# Whoever waits for a table lets nobody else at it: rather again later.
+_LOCK_LIMIT = "SET LOCAL lock_timeout = '10s'"
 
 
 class MigrationError(Exception):
@@ -59,8 +63,8 @@ def migrate(connection: "psycopg.Connection") -> tuple[Migration, ...]:
     done: list[Migration] = []
     while (one := _apply_next(connection)) is not None:
         done.append(one)
-    if done:
-        connection.execute(_RELOAD)
+    # Also when there was nothing to do: the last time may have ended before it said so.
+    connection.execute(_RELOAD)
     return tuple(done)
 
 
@@ -69,11 +73,13 @@ def _apply_next(connection: "psycopg.Connection") -> Migration | None:
 
     # The lock is the transaction's, not the session's: behind a pooler there is no session.
     with connection.transaction():
+        connection.execute(_NO_TIME_LIMIT)
         connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
         connection.execute(BOOTSTRAP)
         todo = pending(connection)
         if not todo:
             return None
+        connection.execute(_LOCK_LIMIT)
         try:
             connection.execute(todo[0].sql.encode())
         except psycopg.Error as error:
@@ -97,14 +103,14 @@ def pending(connection: "psycopg.Connection") -> tuple[Migration, ...]:
             f"The database has schema version {len(applied)}, newer than the {len(known)} of this version."
         )
     for (version, name, digest), one in zip(applied, known, strict=False):
-        if (version, digest) != (one.version, one.digest):
+        if not one.was_applied_as(version, digest):
             raise MigrationError(f"Migration {version} ({name}) was applied from another file than {one.name}.sql.")
     return known[len(applied) :]
 
 
 def script(*, after: int = 0) -> str:
     """The migrations after that version as one script."""
-    lines = ["BEGIN;", BOOTSTRAP.strip()]
+    lines = ["BEGIN;", f"{_NO_TIME_LIMIT};", f"{_LOCK_LIMIT};", BOOTSTRAP.strip()]
     for one in migrations()[after:]:
         lines += [
             f"-- {one.name}",

@@ -43,6 +43,7 @@ ALTER TABLE public.leads
     ADD COLUMN needs_human    boolean NOT NULL DEFAULT false,
     ADD COLUMN do_not_contact boolean NOT NULL DEFAULT false;
 UPDATE public.leads SET
+    phone_number = coalesce(phone_number, 'unknown:' || id),
     current_stage = coalesce(current_stage, 'INITIAL_CONTACT'),
     qualification_score = coalesce(qualification_score, 0),
     qualification_status = coalesce(qualification_status, 'PENDING'),
@@ -55,7 +56,7 @@ UPDATE public.leads SET
     updated_at = coalesce(updated_at, created_at, now());
 -- What is not known of a new lead is not known, whatever was assumed before.
 ALTER TABLE public.leads
-    ALTER COLUMN id SET DEFAULT gen_random_uuid(),
+    ALTER COLUMN id SET DEFAULT gen_random_uuid(), ALTER COLUMN phone_number SET NOT NULL,
     ALTER COLUMN bill_value DROP DEFAULT, ALTER COLUMN bill_value DROP NOT NULL,
     ALTER COLUMN interested DROP DEFAULT, ALTER COLUMN interested DROP NOT NULL,
     ALTER COLUMN last_interaction DROP DEFAULT, ALTER COLUMN last_interaction DROP NOT NULL,
@@ -131,12 +132,14 @@ UPDATE public.conversations SET
     started_at = coalesce(started_at, created_at, now()),
     created_at = coalesce(created_at, now()),
     updated_at = coalesce(updated_at, created_at, now())
+-- Joins: looked up one by one, tens of thousands of conversations took hours (the new indexes serve no query of the
+-- transaction that made them).
 FROM (
-    SELECT id AS conversation, coalesce(
-        (SELECT id FROM public.leads WHERE leads.id = one.lead_id),
-        (SELECT id FROM public.leads WHERE leads.phone_number = one.phone_number),
-        (SELECT lead_aliases.lead_id FROM public.lead_aliases WHERE alias = public.sdr_alias(one.phone_number))
-    ) AS lead FROM public.conversations AS one
+    SELECT one.id AS conversation, coalesce(linked.id, same.id, named.lead_id) AS lead
+    FROM public.conversations AS one
+    LEFT JOIN public.leads AS linked ON linked.id = one.lead_id
+    LEFT JOIN public.leads AS same ON same.phone_number = one.phone_number
+    LEFT JOIN public.lead_aliases AS named ON named.alias = public.sdr_alias(one.phone_number)
 ) AS found WHERE found.conversation = conversations.id;
 -- One stays open for each lead: the one that something happened in last.
 UPDATE public.conversations SET status = 'COMPLETED'

@@ -1,6 +1,20 @@
 -- Conversations of the system before this one that are linked to no lead: an export would not have them, and erasing the
 -- person would leave them. Each goes to the lead of its number, in whatever spelling; who has no lead gets one.
 
+-- As in 0002: an "updated_at" trigger would put today over when somebody last wrote.
+CREATE TEMPORARY TABLE sdr_resting ON COMMIT DROP AS
+SELECT tgrelid::regclass::text AS owner, tgname FROM pg_trigger
+WHERE tgrelid IN ('public.leads'::regclass, 'public.conversations'::regclass)
+  AND NOT tgisinternal AND tgenabled = 'O';
+DO $$
+DECLARE
+    one record;
+BEGIN
+    FOR one IN SELECT * FROM sdr_resting LOOP
+        EXECUTE format('ALTER TABLE %s DISABLE TRIGGER %I', one.owner, one.tgname);
+    END LOOP;
+END $$;
+
 CREATE TEMPORARY TABLE sdr_unlinked ON COMMIT DROP AS
 SELECT id, tenant, created_at, updated_at, CASE
     WHEN phone_number ~ '^(lid|bsuid|phone):' THEN phone_number
@@ -32,3 +46,13 @@ FROM made;
 UPDATE public.conversations SET lead_id = lead_aliases.lead_id
 FROM sdr_unlinked JOIN public.lead_aliases USING (tenant, alias)
 WHERE conversations.id = sdr_unlinked.id;
+
+DO $$
+DECLARE
+    one record;
+BEGIN
+    FOR one IN SELECT * FROM sdr_resting LOOP
+        EXECUTE format('ALTER TABLE %s ENABLE TRIGGER %I', one.owner, one.tgname);
+    END LOOP;
+END $$;
+DROP TABLE sdr_resting;

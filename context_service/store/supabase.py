@@ -195,7 +195,8 @@ class SupabaseStore:
         found = await self._client.call(
             "sdr_export", p_section=section, p_leads=list(lead_ids), p_after=after, p_limit=EXPORT_ROWS
         )
-        return ExportPage(rows=tuple(found), next_after=found[-1]["row_id"] if len(found) == EXPORT_ROWS else None)
+        # Not until a page is short: a project may yield fewer rows than were asked for, and says nothing.
+        return ExportPage(rows=tuple(found), next_after=found[-1]["row_id"] if found else None)
 
     async def forget(
         self, tenant: str, alias: str, conversation_ids: tuple[str, ...], *, do_not_contact: bool = False

@@ -4,6 +4,8 @@
 - The built-in retry sleeps up to 30 s, the built-in time-out is 120 s, HTTP/2 connections die when a gateway says
   GOAWAY: no retry, our own time-out, HTTP/1.1 with a bounded pool.
 - A redirect would carry the key elsewhere: none is followed.
+- The pool loses a place for ever when a request is cancelled at the wrong moment, or gives up waiting for a place
+  (httpcore 1.0.9, encode/httpcore#1093): no request is cancelled, and none waits in the pool.
 """
 
 import asyncio
@@ -103,9 +105,8 @@ class SupabaseClient:
         self._timeout_s = timeout_s
         self._http = httpx.AsyncClient(
             timeout=httpx.Timeout(timeout_s),
-            limits=httpx.Limits(
-                max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=_KEEPALIVE_S
-            ),
+            # As many as there are places; see above.
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=_KEEPALIVE_S),
             http2=False,
             follow_redirects=False,
             trust_env=False,
@@ -115,6 +116,8 @@ class SupabaseClient:
             auto_refresh_token=False, persist_session=False, postgrest_client_retry=False, httpx_client=self._http
         )
         self._client = AsyncClient(url, key, options)
+        self._places = asyncio.Semaphore(connections)
+        self._sending: set[asyncio.Task[Any]] = set()
 
     async def call(self, function: str, **arguments: Any) -> Any:
         """Call a function of ours; what it returned, as JSON. Errors: DatabaseRefusal, Unavailable."""
@@ -130,8 +133,11 @@ class SupabaseClient:
         return rows
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections; requests that are under way fail."""
         await self._http.aclose()
+        for task in tuple(self._sending):
+            task.cancel()
+        await asyncio.gather(*self._sending, return_exceptions=True)
 
     async def _execute(self, request: Any, what: str) -> Any:
         if self._http.is_closed:
@@ -139,7 +145,8 @@ class SupabaseClient:
         try:
             # httpx's time-outs are for each step of a request; this one is for all of it.
             async with asyncio.timeout(self._timeout_s):
-                answer = await request.execute()
+                await self._places.acquire()
+                answer = await asyncio.shield(self._begin(request))
         except APIError as error:
             code = error.code or ""
             if code.startswith("SDR"):
@@ -156,3 +163,27 @@ class SupabaseClient:
             _log.warning("database_unreachable", what=what, error=type(error).__name__)
             raise Unavailable("The database does not answer; try again.", component="store") from None
         return answer.data
+
+    def _begin(self, request: Any) -> asyncio.Task[Any]:
+        """The request on its way, with a place that it gives back. Whoever leaves it does not end it: the time-outs of
+        its steps do, about when the caller's would have."""
+        task = asyncio.create_task(self._send(request), name="supabase-request")
+        self._sending.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    async def _send(self, request: Any) -> Any:
+        try:
+            # Only for an answer that trickles.
+            async with asyncio.timeout(3 * self._timeout_s):
+                return await request.execute()
+        except asyncio.CancelledError:
+            # By `close`: for the caller that is no cancellation.
+            raise httpx.ReadError("The client was closed.") from None
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._sending.discard(task)
+        self._places.release()
+        if not task.cancelled():
+            # The caller may have gone; asyncio would complain that nobody looked at the error.
+            task.exception()

@@ -51,7 +51,7 @@ def lead(row: Mapping[str, Any]) -> Lead:
         qualification_status=row["qualification_status"],
         interested=row["interested"],
         chosen_flow=row["chosen_flow"] or "",
-        preferences={key: _plain(value) for key, value in row["preferences"].items()},
+        preferences={key: _plain(value) for key, value in row["preferences"].items() if value is not None},
         needs_human=row["needs_human"],
         do_not_contact=row["do_not_contact"],
         referral=row["referral"],

@@ -25,6 +25,7 @@ from tests.context_service.monolith import GROWN, MONOLITHS, PEOPLE
 from tests.context_service.supabase_project import migrate_database, store_of
 from tests.stand_ins.postgres import Database, PostgresCluster
 from tests.stand_ins.postgrest import PostgrestServer
+from tests.stand_ins.supabase_roles import SUPERUSER
 
 TABLES = ("leads", "conversations", "messages")
 ANA, BIA, CAIO = "5581999990001", "5581999990002", "5581999990003"
@@ -102,7 +103,17 @@ class TestNothingIsLost:
         assert str(told[0][0]) == "2025-03-01 09:00:00.123000"
 
     def test_a_trigger_does_not_put_today_over_it_and_works_again_afterwards(self, grown: Database) -> None:
+        """It did, over conversations that were linked to a lead by the last step."""
+        grown.execute("""
+            INSERT INTO conversations (session_id, phone_number, created_at, updated_at)
+            VALUES ('old', '5581999990099', '2025-01-01', '2025-01-02')
+        """)
         migrate_database(grown)
+        linked = (
+            "SELECT conversations.updated_at::date::text, leads.updated_at::date::text FROM conversations "
+            "JOIN leads ON leads.id = lead_id WHERE session_id = 'old'"
+        )
+        assert rows(grown, linked) == [("2025-01-02", "2025-01-02")]
         triggers = rows(grown, "SELECT tgname, tgenabled FROM pg_trigger WHERE NOT tgisinternal ORDER BY tgname")
         assert triggers == [("asleep", "D"), ("touch_conversations", "O"), ("touch_leads", "O")]
         grown.execute("UPDATE leads SET name = 'Ana B.' WHERE name = 'Ana'")
@@ -119,6 +130,29 @@ class TestNothingIsLost:
         options = rows(grown, "SELECT reloptions, obj_description(oid) FROM pg_class WHERE relname = 'hot_leads'")
         assert options == [(["security_barrier=true"], "for the sales team")]
         assert rows(grown, "SELECT has_table_privilege('authenticator', 'hot_leads', 'SELECT')") == [(True,)]
+
+    def test_many_rows_are_joined_not_looked_up_one_by_one(self, database: Database) -> None:
+        """Six thousand conversations whose numbers were written unlike their leads' took 13 s, fifty thousand hours:
+        for each of them every lead was read."""
+        many = 1_000
+        database.execute(MONOLITHS["plain"])
+        database.execute(f"""
+            INSERT INTO leads (phone_number) SELECT (5581900000000 + n)::text FROM generate_series(1, {many}) AS n;
+            INSERT INTO conversations (session_id, phone_number)
+            SELECT 's-' || n, (5581900000000 + n)::text || '@s.whatsapp.net' FROM generate_series(1, {2 * many}) AS n;
+        """)
+        migrate_database(database)
+        linked = "SELECT count(*), count(lead_id), count(DISTINCT lead_id) FROM conversations WHERE session_id ~ '^s-'"
+        assert rows(database, linked) == [(2 * many, 2 * many, 2 * many)]
+        read = "SELECT sum(seq_tup_read) FROM pg_stat_user_tables"
+        assert rows(database, read)[0][0] < 300 * many
+
+    def test_a_lead_without_a_number_stays(self, database: Database) -> None:
+        """Lists and exports failed at it: a number is text."""
+        database.execute(MONOLITHS["plain"])
+        database.execute("ALTER TABLE leads ALTER phone_number DROP NOT NULL; INSERT INTO leads (name) VALUES ('Ivo')")
+        migrate_database(database)
+        assert rows(database, "SELECT phone_number = 'unknown:' || id FROM leads WHERE name = 'Ivo'") == [(True,)]
 
     def test_rows_of_other_tables_stay(self, grown: Database) -> None:
         migrate_database(grown)
@@ -262,6 +296,47 @@ class TestRunningIt:
         for thread in threads:
             thread.join()
         assert sum(done) == len(migrations())
+
+    def test_the_projects_time_limit_does_not_hold(self, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A project ends every statement after two minutes, however much there is to bring over."""
+        slow = Migration(version=1, name="0001_slow", sql="SELECT pg_sleep(0.3)")
+        monkeypatch.setattr(program, "migrations", lambda: (slow,))
+        with database.connect() as connection:
+            connection.execute("SET statement_timeout = '100ms'")
+            assert migrate(connection) == (slow,)
+
+    def test_a_table_that_somebody_holds_is_not_waited_for(
+        self, database: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Everybody who came after it waited as well, as long as a report or a copy took."""
+        monkeypatch.setattr(program, "_LOCK_LIMIT", "SET LOCAL lock_timeout = '50ms'")
+        database.execute(MONOLITHS["plain"])
+        with database.connect() as connection, database.connect() as reader:
+            reader.execute("BEGIN; SELECT FROM leads")
+            with pytest.raises(MigrationError, match=r"0001_tables failed, and nothing of it was kept: .*lock timeout"):
+                migrate(connection)
+            reader.execute("COMMIT")
+            assert migrate(connection) == migrations()
+
+    def test_the_api_is_told_also_when_nothing_was_to_be_done(self, database: Database) -> None:
+        """A command that ended between the last migration and the word to the API could not be repeated; only where a
+        project has no trigger of its own that tells it."""
+        database.execute("DROP EVENT TRIGGER pgrst_ddl_watch; DROP EVENT TRIGGER pgrst_drop_watch", role=SUPERUSER)
+        migrate_database(database)
+        with database.connect() as connection:
+            connection.execute("LISTEN pgrst")
+            assert migrate(connection) == ()
+            told = {one.payload for one in connection.notifies(timeout=5, stop_after=1)}
+        assert told == {"reload schema"}
+
+    def test_a_database_that_went_through_a_file_before_it_was_mended_goes_on(self, database: Database) -> None:
+        migrate_database(database)
+        database.execute(
+            "UPDATE sdr_migrations SET digest = '2d2fa7676f59f2003b2563a6e82733c2187d230db76ab87d521a5ad4bd61a8dc' "
+            "WHERE name = '0008_everybody_can_be_found'; DELETE FROM sdr_migrations WHERE version > 9"
+        )
+        with database.connect() as connection:
+            assert pending(connection) == migrations()[9:]
 
     def test_an_edited_file_and_a_newer_database_are_refused(
         self, database: Database, monkeypatch: pytest.MonkeyPatch

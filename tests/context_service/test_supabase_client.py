@@ -191,6 +191,39 @@ class TestConnections:
         await asyncio.gather(*(store.find_conversation(query()) for _ in range(200)))
         assert server.connections <= 20, "the pool of the test's store"
 
+    async def test_callers_who_go_lose_no_place(self, server: PostgrestServer, store: SupabaseStore) -> None:
+        """Each request that was cancelled at the wrong moment cost the pool a place for ever; a minute of impatient
+        callers, and the store answered nobody until it was restarted."""
+        for steps in range(40):
+            asking = [asyncio.create_task(store.find_lead(query())) for _ in range(25)]
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            for task in asking:
+                task.cancel()
+            await asyncio.gather(*asking, return_exceptions=True)
+        async with asyncio.timeout(10):
+            await asyncio.gather(*(store.find_lead(query()) for _ in range(60)))
+        assert server.connections <= 20, "what nobody waits for ends by itself, and its connection is used again"
+
+    async def test_what_hangs_gives_its_place_back(self, server: PostgrestServer, hasty: SupabaseStore) -> None:
+        server.fail("hang", times=60)
+        found = await asyncio.gather(*(hasty.find_lead(query()) for _ in range(60)), return_exceptions=True)
+        assert {type(one) for one in found} == {Unavailable}
+        server.faults.clear()
+        await asyncio.sleep(SHORT_S)
+        await asyncio.gather(*(hasty.find_lead(query()) for _ in range(20)))
+
+    async def test_a_request_under_way_fails_when_the_store_is_closed(
+        self, server: PostgrestServer, store: SupabaseStore
+    ) -> None:
+        server.fail("hang")
+        waiting = asyncio.create_task(store.find_lead(query()))
+        while server.faults and server.faults[0].times:
+            await asyncio.sleep(0.01)
+        await store.close()
+        with pytest.raises(Unavailable):
+            await waiting
+
     async def test_a_lost_connection_is_replaced(self, server: PostgrestServer, store: SupabaseStore) -> None:
         await store.check_schema()
         server.fail("reset", path="rpc/sdr_find_lead")
