@@ -73,7 +73,7 @@ class LaneClock:
 
 
 class Timers:
-    """Earliest due instant per key; setting a key again replaces it. Of one instant, the first that was set is first."""
+    """Earliest due instant per key; setting a key again replaces it. Of one instant the first that was set is first."""
 
     def __init__(self) -> None:
         self._due: dict[str, int] = {}
