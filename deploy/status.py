@@ -12,6 +12,7 @@ from deploy import probe, welcome
 from deploy import settings as settings_of
 from deploy.settings import SystemSettings
 from deploy.supervision import ProcessState, SupervisionError, Supervisor, programs
+from service_kit.enums import label
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +148,7 @@ def _trouble(stats: buffer_service_pb2.GetStatsResponse | None, console: dict[st
 def _agent(agent: agent_service_pb2.GetAgentResponse | None) -> str:
     if agent is None:
         return "unknown: it does not answer"
-    state = agent_service_pb2.AgentState.Name(agent.state).removeprefix("AGENT_STATE_").lower()
+    state = label(agent_service_pb2.AgentState.DESCRIPTOR, agent.state, "AGENT_STATE_")
     model, persona = welcome.describe_agent(agent)
     refused = f"; what its files say now is not taken: {agent.persona_problem}" if agent.persona_problem else ""
     return f"{state} · model {model} · persona {persona}{refused}"

@@ -75,9 +75,8 @@ class BufferLink:
             writer = asyncio.create_task(self._write(call), name="buffer-link-writer")
             _log.info("buffer_stream_opened", holding=len(hello.holding))
             while isinstance(frame := await call.read(), pb.RunTurnsResponse):
-                self._on_frame(frame)
-                for following in frame.also:
-                    self._on_frame(following)
+                for one in (frame, *frame.also):
+                    self._take(one)
         finally:
             self.connected = False
             call.cancel()
@@ -85,6 +84,13 @@ class BufferLink:
                 writer.cancel()
                 with contextlib.suppress(asyncio.CancelledError):
                     await writer
+
+    def _take(self, frame: pb.RunTurnsResponse) -> None:
+        try:
+            self._on_frame(frame)
+        except Exception:
+            # It is about one turn, which the buffer gives out again; the others go on.
+            _log.error("frame_failed", frame=frame.WhichOneof("frame"), exc_info=True)
 
     async def _write(self, call: grpc.aio.StreamStreamCall[pb.RunTurnsRequest, pb.RunTurnsResponse]) -> None:
         beat = pb.RunTurnsRequest(heartbeat=pb.Heartbeat())

@@ -22,6 +22,7 @@ from ingress.providers import NotConfigured, Notice, ParsedWebhook, Provider, Un
 from ingress.services import NotAccepted
 from service_kit import logs
 from service_kit.clock import Clock
+from service_kit.enums import label
 
 MiB = 1024 * 1024
 _MAX_EVENTS = 1000
@@ -252,8 +253,7 @@ def _require_method(request: web.BaseRequest, *allowed: str) -> None:
 
 def outcome_name(outcome: int) -> str:
     """The outcome of an event in lower case; "other" for one of a newer buffer."""
-    known = buffer_service_pb2.EventResult.Outcome.DESCRIPTOR.values_by_number.get(outcome)
-    return known.name.removeprefix("OUTCOME_").lower() if known else "other"
+    return label(buffer_service_pb2.EventResult.Outcome.DESCRIPTOR, outcome, "OUTCOME_")
 
 
 def _retry_after_s(error: BaseException) -> int | None:

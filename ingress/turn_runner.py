@@ -32,6 +32,7 @@ from ingress.timeline import Timeline
 from service_kit import errors, logs
 from service_kit.clock import Clock
 from service_kit.durations import duration_to_ms, timestamp_to_ms
+from service_kit.enums import label
 
 FRESH_S = 1.0
 HONEST_MARGIN_S = 1.5
@@ -405,7 +406,7 @@ class TurnRunner:
 
     def _refused(self, held: HeldTurn, answer: pb.Committed) -> None:
         reason = answer.refusal.reason
-        self.counters[f"refused_{error_reason_pb2.ErrorReason.Name(reason).lower()}"] += 1
+        self.counters[f"refused_{label(error_reason_pb2.ErrorReason.DESCRIPTOR, reason)}"] += 1
         if reason == error_reason_pb2.SUPERSEDED:
             return self._restart(held, answer.superseded.revision, answer.superseded)
         if reason == error_reason_pb2.INVALID_ARGUMENT:
@@ -446,10 +447,10 @@ class TurnRunner:
             except Exception:
                 _log.error("send_raised", turn_id=held.turn_id, exc_info=True)
                 result = SendResult(outcome=pb.SEND_OUTCOME_UNKNOWN, detail="internal")
-        self.counters[f"sends_{pb.SendOutcome.Name(result.outcome).removeprefix('SEND_OUTCOME_').lower()}"] += 1
+        outcome = label(pb.SendOutcome.DESCRIPTOR, result.outcome, "SEND_OUTCOME_")
+        self.counters[f"sends_{outcome}"] += 1
         self._remember(held.turn_id, part.attempt, result)
         if result.outcome != pb.SEND_OUTCOME_SENT:
-            outcome = pb.SendOutcome.Name(result.outcome).removeprefix("SEND_OUTCOME_").lower()
             _log.warning("part_not_sent", turn_id=held.turn_id, part=part.index, outcome=outcome, detail=result.detail)
         _log.debug("send_ended", turn_id=held.turn_id, epoch=held.epoch, part=part.index, attempt=part.attempt)
         # Whoever holds the turn now tells it; after a revocation it is evidence.
