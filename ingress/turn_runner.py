@@ -330,6 +330,7 @@ class TurnRunner:
         self._discard(held)
         if not held.parts:
             return self._say_honest(held)
+        held.effects = with_generation(held.effects, held.discarded, done=agent_pb.Done())
         held.last = held.truncated = True
         # No fallback: what was said came from a model.
         held.effects = with_generation(held.said_effects, held.discarded, done=agent_pb.Done())

@@ -80,7 +80,7 @@ class LanguageModel:
         self._reprime_after_s = reprime_after_s
         self._sizes = TokenSizes(engine.count_tokens)
         self._voice: _Voice | None = None
-        self._steps: list[WarmStep] = []
+        self._steps: dict[str, WarmStep] = {}
         self._called_at = clock.monotonic()
         self._keeping: asyncio.Task[None] | None = None
 
@@ -166,7 +166,7 @@ class LanguageModel:
 
     def states(self) -> tuple[ModelState, ...]:
         engine = self._engine.state()
-        return (ModelState(name=self.name, trouble=engine.trouble, engine=engine, steps=tuple(self._steps)),)
+        return (ModelState(name=self.name, trouble=engine.trouble, engine=engine, steps=tuple(self._steps.values())),)
 
     async def close(self) -> None:
         if self._keeping is not None:
@@ -244,4 +244,5 @@ class LanguageModel:
 
     def _note(self, what: str, started: float) -> None:
         ms = round((self._clock.monotonic() - started) * 1000)
-        self._steps.append(WarmStep(name=f"{self.name} {what}", ms=ms))
+        # The last time of each: a server that comes and goes is warmed for years.
+        self._steps[what] = WarmStep(name=f"{self.name} {what}", ms=ms)

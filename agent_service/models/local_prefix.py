@@ -27,6 +27,8 @@ class LocalPrefix:
         self._server = server
         self._slots = slots
         self._prefix: ChatRequest | None = None
+        # Whether that is what the slots were given; reading may fail.
+        self._filled = False
         self._spoilt: set[int] = set()
         self._lost = asyncio.Event()
         self._refilling: asyncio.Task[None] | None = None
@@ -38,13 +40,14 @@ class LocalPrefix:
 
         One that is known goes only to slots that lost it: in the others, conversations are warm too.
         """
-        if self._prefix is not None and self.begins(prefix):
+        if self._filled and self.begins(prefix):
             await self._refill()
             return False
-        self._prefix = prefix
+        self._prefix, self._filled = prefix, False
         await self._keep_state_of(await self._text_of(prefix))
         for slot in range(1, self._slots):
             await self._server.put(slot, _STATE)
+        self._filled = True
         self._spoilt.clear()
         if self._refilling is None:
             self._refilling = asyncio.create_task(self._refill_when_lost(), name="local-prefix-refill")

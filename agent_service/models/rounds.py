@@ -101,6 +101,10 @@ class Rounds:
                 yield Ended(why=End.LENGTH)
                 return
             answers = [self._answered(call) for call in this.calls]
+            if this.calls and this.text and self._handed_over:
+                # A last sentence waits for its end, and it may be all that is to be said.
+                for event in self._say(self._passed("\n")):
+                    yield event
             if self._spoke:
                 for event in self._effects():
                     yield event

@@ -113,11 +113,22 @@ def says_handed_over(text: str) -> lead_pb2.HistoryMessage:
     return lead_pb2.HistoryMessage(author=message_pb2.AUTHOR_ASSISTANT, text=text, create_time=sent, sequence=2)
 
 
-async def test_a_hand_over_with_words_needs_no_further_call(server: OpenAIServer) -> None:
-    server.script.append(calls(HUMAN, pieces=("A equipe continua com você. ", "Até já!")))
+@pytest.mark.parametrize("words", [("A equipe continua com você. ", "Até já!"), ("A equipe continua com você.",)])
+async def test_a_hand_over_with_words_needs_no_further_call(server: OpenAIServer, words: tuple[str, ...]) -> None:
+    """A single sentence waited for the next one and did not count as said: the model was asked to say it once more."""
+    server.script.append(calls(HUMAN, pieces=words))
     async with serving(server) as stub:
         heard = await ask(stub)
-    assert heard.reason == "STOP" and heard.text == "A equipe continua com você. Até já!" and len(server.turns) == 1
+    assert heard.reason == "STOP" and heard.text == "".join(words) and len(server.turns) == 1
+
+
+async def test_thoughts_beside_a_hand_over_are_no_words(server: OpenAIServer) -> None:
+    server.script.extend(
+        [calls(HUMAN, pieces=("<think>Ela quer alguém.</think>",)), says("A equipe continua com você.")]
+    )
+    async with serving(server) as stub:
+        heard = await ask(stub)
+    assert heard.text == "A equipe continua com você." and len(server.turns) == 2
 
 
 async def test_a_loop_of_tools_after_words_ends_the_reply(server: OpenAIServer) -> None:

@@ -157,6 +157,16 @@ async def test_a_prefix_that_was_not_used_for_long_is_primed_again() -> None:
     assert clock.sleepers == 0
 
 
+async def test_a_warm_up_is_shown_once_however_often_it_is_repeated() -> None:
+    """Each recovery of the server added a line to `GetAgent`, for as long as the process lived."""
+    model = model_of(Engine())
+    await model.open()
+    for _ in range(3):
+        await model.warm()
+    [state] = model.states()
+    assert [step.name for step in state.steps] == ["openai:stub opened", "openai:stub prefix_primed"]
+
+
 async def test_what_was_said_already_is_a_reply_of_its_own() -> None:
     """After a crash the next worker goes on after the said parts; a model with nothing to add is no failed model."""
     engine = Engine(words=())

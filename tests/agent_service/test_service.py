@@ -27,6 +27,7 @@ from service_kit.clock import SystemClock
 from service_kit.durations import ms_to_duration, ms_to_timestamp
 from service_kit.settings import ConfigurationError, load
 from service_kit.testing import in_process
+from tests.agent_service.language import until_warm
 from tests.agent_service.talking import MONDAY_10H, asked, demo
 from tests.agent_service.test_persona_files import copy_of_demo
 
@@ -40,7 +41,10 @@ def settings(**environ: str) -> AgentSettings:
 @asynccontextmanager
 async def serving(app: AgentApp | None = None, **environ: str) -> AsyncGenerator[Any, None]:
     async with in_process(app or AgentApp(settings(**environ))) as channel:
-        yield rpc.AgentServiceStub(channel)
+        stub = rpc.AgentServiceStub(channel)
+        if app is None:
+            await until_warm(stub)
+        yield stub
 
 
 def message(text: str, kind: int = message_pb2.MESSAGE_TYPE_TEXT) -> message_pb2.Message:

@@ -272,6 +272,27 @@ async def test_an_agent_that_dies_in_mid_reply_goes_on_after_what_was_said(tmp_p
         assert not r.context.records[0].truncated
 
 
+async def test_a_reply_that_is_given_up_after_its_first_words_is_paid_for(tmp_path: Path) -> None:
+    """What the failed generations had told went with them, for the reply never came to its end."""
+    async with rig(tmp_path) as r:
+
+        async def reply(begin: agent_pb.Begin, context: Any) -> AsyncIterator[agent_pb.RespondResponse]:
+            if not begin.said:
+                yield text("um\n\n")
+            yield agent_pb.RespondResponse(usage=agent_pb.Usage(prompt_tokens=100, completion_tokens=3, cost_micros=7))
+            await asyncio.sleep(0.05)
+            await context.abort(grpc.StatusCode.INTERNAL, "no")
+
+        r.agent.reply = reply
+        await r.write("oi")
+        await r.until(lambda: bool(r.finished))
+        [record] = r.context.records
+        account, calls = made(record), len(r.agent.begins)
+        assert r.provider.sent == ["um"] and record.truncated and calls > 1
+        assert (account.discarded_tokens, account.cost_micros) == (calls * 103, calls * 7)
+        assert not account.fallback, "what was said is the model's own"
+
+
 async def test_a_model_that_always_fails_ends_in_the_honest_sentence(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
 
