@@ -79,7 +79,7 @@ upgrade: doctor ## change to the code on disk without losing a message (REF=v1.2
 
 .PHONY: doctor
 doctor: ## list everything that is missing on this machine
-	@command -v $(PYTHON) >/dev/null 2>&1 || { \
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 7))' 2>/dev/null || { \
 		echo "Missing: Python 3.11 or newer, with venv (e.g. sudo apt-get install python3 python3-venv)" >&2; exit 1; }
 	@$(PYTHON) deploy/doctor.py --venv $(VENV)
 

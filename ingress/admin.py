@@ -132,6 +132,9 @@ class AdminEdge:
         response = await self._services.enqueue([event])
         result = response.results[0]
         outcome = pb.EventResult.Outcome.Name(result.outcome).removeprefix("OUTCOME_").lower()
+        if result.outcome != pb.EventResult.OUTCOME_DUPLICATE:
+            # For a page that is opened later, or beside the one that wrote.
+            self._console.publish(contact, "lead", {"text": text, "message_id": message_id})
         body = {"message_id": message_id, "conversation_id": result.conversation_id, "outcome": outcome}
         return web.json_response(body, status=202)
 

@@ -113,7 +113,11 @@ def _export_report(found: list[Comparison], asked: argparse.Namespace) -> tuple[
 
 
 async def _dialogues(settings: AgentSettings, asked: argparse.Namespace) -> list[Outcome]:
-    dialogues = [each for each in load_dialogues(asked.dialogues) if not asked.only or each.name in asked.only]
+    every = load_dialogues(asked.dialogues)
+    if unknown := {*asked.only} - {each.name for each in every}:
+        there = ", ".join(each.name for each in every)
+        raise ConfigurationError(f"there is no dialogue {', '.join(sorted(unknown))}; there are {there}")
+    dialogues = [each for each in every if not asked.only or each.name in asked.only]
     outcomes: list[Outcome] = []
     for name in dict.fromkeys(each.persona for each in dialogues):
         async with _agent(settings.model_copy(update={"persona": name})) as (agent, persona):

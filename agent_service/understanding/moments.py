@@ -12,6 +12,7 @@ _WEEKDAY_NAMES = ("segunda-feira", "terça-feira", "quarta-feira", "quinta-feira
 _WEEKDAY = re.compile(
     r"\b(segunda|terca|quarta|quinta|sexta|sabado|domingo)(?:[ -]?feira)?\b(?!\s+(?:opcao|alternativa|via|vez))"
 )
+_NEXT_WEEK = re.compile(r"\b(?:semana que vem|(?:proxima|outra) semana)\b")
 _DATE = re.compile(r"(?<![\d/])(\d{1,2})/(\d{1,2})(?:/\d{2,4})?(?![\d/])")
 _DAY = re.compile(r"\bdia (\d{1,2})\b")
 _RELATIVE = re.compile(r"\b(depois de amanha|amanha|hoje)\b")
@@ -102,6 +103,8 @@ def find_day(text: str, *, today: date) -> str | None:
         return _dated(int(match[1]), int(match[2]))
     if match := _WEEKDAY.search(folded):
         days = (_WEEKDAYS[match[1]] - today.weekday()) % 7 or 7
+        if _NEXT_WEEK.search(folded):
+            days = 7 - today.weekday() + _WEEKDAYS[match[1]]
         return _named(today + timedelta(days=days))
     if match := _DAY.search(folded):
         return f"dia {int(match[1])}" if 1 <= int(match[1]) <= 31 else None

@@ -286,3 +286,9 @@ def test_the_hour_of_a_visit_may_follow_later() -> None:
         lead.say(line)
     lead.say("9h")
     assert lead.lead.preferences["visit_time"] == "09:00"
+
+
+@pytest.mark.parametrize("text", ["vocês fazem canal?", "tem clareamento?", "vcs trabalham com aparelho"])
+def test_what_the_clinic_does_is_answered(text: str) -> None:
+    lead = talk()
+    assert says(lead.say(text), "treatments") and "open_question" not in lead.lead.preferences

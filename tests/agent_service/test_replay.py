@@ -399,7 +399,12 @@ def test_a_dialogue_that_fails_is_told_with_all_its_lines(tmp_path: Path, capsys
 
 @pytest.mark.parametrize(
     "arguments",
-    [["nowhere.json"], ["--dialogues", "nowhere"], ["--dialogues", str(DIALOGUES), "--model", "nonsense"]],
+    [
+        ["nowhere.json"],
+        ["--dialogues", "nowhere"],
+        ["--dialogues", str(DIALOGUES), "--model", "nonsense"],
+        ["--dialogues", str(DIALOGUES), "--only", "abetura"],
+    ],
 )
 def test_what_cannot_be_read_ends_with_code_3_and_a_sentence(
     arguments: list[str], capsys: pytest.CaptureFixture[str]

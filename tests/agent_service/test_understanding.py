@@ -231,3 +231,16 @@ def test_long_texts_are_read_at_both_ends() -> None:
 
 def test_a_thousands_point_ends_no_sentence() -> None:
     assert sentences("pago 4.500 por mês. Quanto custa? ok") == ["pago 4.500 por mês.", "Quanto custa?", "ok"]
+
+
+@pytest.mark.parametrize(
+    ("text", "day"),
+    [
+        ("terça da semana que vem", "terça-feira (01/12)"),
+        ("na próxima semana, sexta", "sexta-feira (04/12)"),
+        ("terça", "terça-feira (24/11)"),
+    ],
+)
+def test_a_day_of_next_week(text: str, day: str) -> None:
+    """On a Monday "terça da semana que vem" was noted for the next day."""
+    assert find_day(text, today=date(2026, 11, 23)) == day
