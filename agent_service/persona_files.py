@@ -20,7 +20,7 @@ VERSION_DIGITS = 12
 OWN_FOLDER = Path("personas")
 # A persona is a few pages; what is much larger is some other file.
 MAX_BYTES = 1 << 20
-# With every `*name` written out. The demos have about a thousand; ten lines of YAML can unfold to thousands of millions.
+# With every `*name` written out. The demos have about a thousand; ten lines can unfold to millions of millions.
 MAX_NODES = 100_000
 
 
@@ -65,7 +65,7 @@ class Documents:
             loader = yaml.SafeLoader(content.decode("utf-8-sig"))
             node = loader.get_single_node()
             if node is not None and _unfolded(node, {}) > MAX_NODES:
-                raise ValueError("its &names and *names unfold to far more than a persona")
+                raise ValueError(f"holds more than {MAX_NODES} values, its *aliases written out")
             data = loader.construct_document(node) if node is not None else None
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             self.problems.append(f"{file}{_line(getattr(error, 'problem_mark', None))}: cannot be read: {_said(error)}")
