@@ -14,8 +14,9 @@ _TOOLS = re.compile(
 _INNER_NAME = re.compile(r"(?<![\w@.-])[^\W\d_][^\W_]*(?:_[^\W_]+)+(?![\w@-])")
 # A model that talks about the person instead of to them.
 _ALOUD = re.compile(
-    r"\b(?:the (?:user|lead)(?:'s)?|o (?:usu[aá]rio|lead) (?:quer|disse|pediu|perguntou|mandou|enviou|est[aá]))\b"
-    r"|^\W{0,4}(?:thoughts?|thinking|reasoning|analysis|observation|action(?: input)?|final answer|pensamento"
+    r"\b(?:the user(?:'s)?|the (?:lead|customer) (?:is|wants|asks|asked|says|said|seems|needs)"
+    r"|o (?:usu[aá]rio|lead) (?:quer|disse|pediu|perguntou|mandou|enviou|est[aá]))\b"
+    r"|^\W{0,4}(?:thoughts?|thinking|reasoning|analysis|observation|action(?: input)?|pensamento"
     r"|racioc[ií]nio)\s*:",
     re.IGNORECASE,
 )

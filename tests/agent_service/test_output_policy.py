@@ -156,6 +156,7 @@ def test_whole_conversations_of_the_playbook_pass_as_they_are() -> None:
         "kkkk pode ficar tranquila! Não, não precisa furar o telhado :)",
         "O modelo XXL é maior, e o século XX já passou.",
         "Prefere de manhã, à tarde ou à noite?",
+        "The lead time is 30 days, and the customer portal is free.",
     ],
 )
 def test_honest_sentences_pass(text: str) -> None:
@@ -251,6 +252,7 @@ def test_what_can_be_mended_is_mended(text: str, shown: str | None) -> None:
         "O endereço é [...].",
         "Okay, the user wants to know the price.",
         "O usuário quer saber o preço.",
+        "The customer wants to know the price.",
         "Thought: I should answer.",
         "Raciocínio: ela quer saber o preço.",
         "<!-- nota -->",
