@@ -68,8 +68,7 @@ class Contacts:
         if _SPELT_EMAIL.search(folded) or any(not self._knows(each, "emails") for each in _EMAIL.findall(folded)):
             return "e-mail"
         folded = _EMAIL.sub(" x ", folded)
-        numbers = [*_numbers(folded), *mobiles(_HARMLESS.sub(" x ", folded))]
-        if _SPELT.search(folded) or any(not self._knows_number(each) for each in numbers):
+        if _SPELT.search(folded) or any(not self._knows_number(each) for each in _numbers(folded)):
             return "phone number"
         return ""
 
@@ -102,8 +101,8 @@ class Contacts:
 
 
 def _numbers(folded: str) -> list[str]:
-    found = _NUMBER.findall(_HARMLESS.sub(" x ", folded))
-    return [re.sub(r"\D", "", each) for each in found]
+    left = _HARMLESS.sub(" x ", folded)
+    return [*(re.sub(r"\D", "", each) for each in _NUMBER.findall(left)), *mobiles(left)]
 
 
 def _plain_link(link: str) -> str:
