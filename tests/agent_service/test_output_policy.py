@@ -430,7 +430,8 @@ def test_only_numbers_and_addresses_that_somebody_gave_are_said() -> None:
     lead = Line(author=Author.LEAD, text="meu site: https://www.minhaloja.com.br/ e o zap 81977776666")
     assert passed(text, turn=Turn(messages=messages("e aí?"), history=(lead,))) == text
     spelt = Line(author=Author.LEAD, text="minhaloja.com.br, 81, 97777, 6666, e no insta @minha.loja")
-    assert passed(f"{text} Vi a @minha.loja!", turn=Turn(messages=messages("e aí?"), history=(spelt,)))
+    back = f"{text} Vi a @minha.loja!"
+    assert passed(back, turn=Turn(messages=messages("e aí?"), history=(spelt,))) == back
     bot = Line(author=Author.ASSISTANT, text=lead.text)
     assert unfit(text, turn=Turn(messages=messages("e aí?"), history=(bot,)))
 
