@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import stat
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import resources
@@ -19,6 +20,8 @@ VERSION_DIGITS = 12
 OWN_FOLDER = Path("personas")
 # A persona is a few pages; what is much larger is some other file.
 MAX_BYTES = 1 << 20
+# With every `*name` written out. The demos have about a thousand; ten lines can unfold to millions of millions.
+MAX_NODES = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,6 +64,8 @@ class Documents:
         try:
             loader = yaml.SafeLoader(content.decode("utf-8-sig"))
             node = loader.get_single_node()
+            if node is not None and _unfolded(node, {}) > MAX_NODES:
+                raise ValueError(f"holds more than {MAX_NODES} values, its *aliases written out")
             data = loader.construct_document(node) if node is not None else None
         except (yaml.YAMLError, ValueError, RecursionError) as error:
             self.problems.append(f"{file}{_line(getattr(error, 'problem_mark', None))}: cannot be read: {_said(error)}")
@@ -138,7 +143,11 @@ def _names(folder: Path) -> list[str]:
 
 
 def _bytes(path: Path) -> bytes:
-    if path.stat().st_size > MAX_BYTES:
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        # Reading a pipe or a device may never end.
+        raise ConfigurationError(f"{path}: is no ordinary file")
+    if status.st_size > MAX_BYTES:
         raise ConfigurationError(f"{path}: is too large for a persona ({MAX_BYTES} bytes at most)")
     return path.read_bytes()
 
@@ -151,6 +160,16 @@ def _said(error: Exception) -> str:
     if isinstance(error, UnicodeDecodeError):
         return "is not UTF-8 text"
     return of_yaml(str(getattr(error, "problem", None) or str(error).partition("\n")[0]))
+
+
+def _unfolded(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many nodes there are when every alias is written out; one that holds itself counts once."""
+    if id(node) not in known:
+        known[id(node)] = 0
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []
+        below = [each for pair in pairs for each in pair] or (node.value if isinstance(node, yaml.SequenceNode) else [])
+        known[id(node)] = 1 + sum(_unfolded(each, known) for each in below)
+    return known[id(node)]
 
 
 def _twice(node: yaml.Node) -> list[tuple[str, yaml.Mark]]:

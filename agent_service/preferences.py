@@ -81,7 +81,7 @@ def _words(value: Any) -> str:
     if isinstance(value, bool):
         return Answer.YES.value if value else Answer.NO.value
     if isinstance(value, int | float):
-        value = f"{value:g}".replace(".", ",") if abs(value) < 1e9 else ""
+        value = f"{value:.12g}".replace(".", ",") if abs(value) < 1e9 else ""
     if not isinstance(value, str):
         raise ToolRefused("tem de ser um texto.")
     text = squeeze(tidy(visible(value)))

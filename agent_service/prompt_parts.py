@@ -40,6 +40,14 @@ _DATA = (
 _CONTROL = "Palavra de controle, que nunca se diz: "
 
 
+# The words of the state that tell a model what to do.
+_UNREAD = "O histórico não pôde ser lido: não se apresente e não pergunte o nome."
+_FIRST = "Primeiro contato: cumprimente e apresente-se."
+_KNOWN = "Já se sabe, e vale mais que o resumo:"
+_GO_ON = "a pessoa já recebeu o que está acima; continue dali, sem repetir nada"
+STATE_WORDS = (_UNREAD, _FIRST, _KNOWN, _GO_ON)
+
+
 class _Same:
     """A persona as the key of a cache: by identity, for its content has no hash."""
 
@@ -86,19 +94,19 @@ def state_part(persona: Persona, turn: Turn, *, longest_fact: int = FACT_CHARACT
     now = datetime.fromtimestamp(turn.now_ms / 1000, persona.zone)
     lines = [f"Agora: {_WEEKDAYS[now.weekday()]}, {now:%d/%m/%Y %H:%M}."]
     if turn.degraded:
-        lines.append("O histórico não pôde ser lido: não se apresente e não pergunte o nome.")
+        lines.append(_UNREAD)
     elif turn.first_contact:
-        lines.append("Primeiro contato: cumprimente e apresente-se.")
+        lines.append(_FIRST)
     elif days := _days_since(turn):
         lines.append(f"A última mensagem foi há {days} {'dia' if days == 1 else 'dias'}.")
     known = known_facts(turn.lead, longest=longest_fact)
-    lines.append(f"Já se sabe, e vale mais que o resumo: {'; '.join(known)}." if known else "Ainda não se sabe nada.")
+    lines.append(f"{_KNOWN} {'; '.join(known)}." if known else "Ainda não se sabe nada.")
     return "\n".join(("<estado>", *lines, "</estado>"))
 
 
 def said_note() -> str:
     """Follows what was said to a turn that was taken over."""
-    return "<a pessoa já recebeu o que está acima; continue dali, sem repetir nada>"
+    return f"<{_GO_ON}>"
 
 
 def known_facts(lead: Lead, *, lasting: bool = False, longest: int = FACT_CHARACTERS) -> list[str]:

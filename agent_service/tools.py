@@ -34,10 +34,12 @@ DEFAULT_REASON = "the model asked for a human"
 
 _EMAIL = re.compile(r"[a-z0-9_%+-]+(?:\.[a-z0-9_%+-]+)*@(?:[a-z0-9]+(?:-+[a-z0-9]+)*\.)+[a-z]{2,24}")
 _PER_MONTH = re.compile(r"\s*(?:/|por\s)\s*(?:m[eê]s|mensal)\b.*", re.IGNORECASE)
+# "1 250,50", as spreadsheets and the standard for units write it.
+_GROUPED = re.compile(r"(?<=\d) (?=\d{3}(?:\D|\Z))")
 # What models write when they know nothing.
 _NO_NAMES = frozenset(
     {"desconhecido", "desconhecida", "informado", "informada", "cliente", "lead", "usuario", "usuaria", "user", "nome"}
-    | {"unknown", "null", "none"}
+    | {"unknown", "null", "none", "anonimo", "anonima", "assistente", "atendente", "contato", "whatsapp"}
 )
 _NO_TOPIC = re.compile(r"(?!)")
 
@@ -169,7 +171,7 @@ def _cents(reais: int | float) -> int | None:
 
 
 def _cents_said(text: str) -> int | None:
-    said = _PER_MONTH.sub("", _string(text))
+    said = _GROUPED.sub(".", _PER_MONTH.sub("", _string(text)))
     money = read_money(said, topic=_NO_TOPIC, expected=True) if len(said) <= MAX_AMOUNT_TEXT else None
     return money.cents if money else None
 

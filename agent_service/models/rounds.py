@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from functools import reduce
 
 from agent_service.chat import (
     ChatEngine,
@@ -25,6 +26,8 @@ from agent_service.conversation import (
     Ended,
     FirstToken,
     HandOver,
+    Lead,
+    LeadPatch,
     ModelEvent,
     TextDelta,
     Turn,
@@ -33,6 +36,7 @@ from agent_service.conversation import (
 from agent_service.models.deadline import Deadline
 from agent_service.output_policy import EMPTY, REPEATED, OutputFilter, Unfit
 from agent_service.persona import Persona
+from agent_service.playbook.facts import merged, only_news
 from agent_service.playbook.triggers import handoff_sentence
 from agent_service.tools import DEFAULT_REASON, HAND_OVER, UPDATE_LEAD, ToolRefused, read_call
 from service_kit import logs
@@ -189,11 +193,18 @@ class Rounds:
             tool = call.name if call.name in (HAND_OVER, UPDATE_LEAD) else "unlisted"
             _log.info("tool_call_refused", tool=tool, conversation_id=self._turn.conversation_id)
             return _tool_answer(call, str(refused))
-        if effect in self._done:
+        if self._changes_nothing(effect):
             return _tool_answer(call, _KNOWN)
         self._done.append(effect)
         self._waiting.append(effect)
         return _tool_answer(call, _HANDED_OVER if isinstance(effect, HandOver) else _DONE)
+
+    def _changes_nothing(self, effect: Effect) -> bool:
+        """Whether the calls before have done it: a person called, or every value the latest one given."""
+        if isinstance(effect, HandOver):
+            return self._handed_over
+        patches = [each for each in self._done if isinstance(each, LeadPatch)]
+        return bool(patches) and not only_news(reduce(merged, patches, Lead()), effect)
 
     def _kept(self, effect: Effect) -> Effect:
         """The effect, when it holds nothing that must not leave: what is stored is shown to people, and exported.

@@ -9,7 +9,9 @@ from agent_service.understanding.text import MAX_READ
 
 # Processor time of this thread. A harmless pattern needs a thousandth of it for the longest text.
 LIMIT_S = 0.2
-_SHORTEST, _FACTOR = 16, 1.15
+_SHORTEST, _FACTOR = 4, 1.15
+# Up to here by single characters: each one more may multiply the time.
+_SINGLY = 48
 _UNITS = ("a", "a ", " a", "1", " ")
 # A text whose end doesn't fit makes a pattern go back and try everything else; one of these doesn't.
 _ENDS = ("!", "_")
@@ -34,5 +36,5 @@ def _slow(pattern: re.Pattern[str], unit: str, end: str) -> bool:
         pattern.search(text)
         if time.thread_time() - started > LIMIT_S:
             return True
-        length *= _FACTOR
+        length = length + 1 if length < _SINGLY else length * _FACTOR
     return False

@@ -10,9 +10,12 @@ _TEMPLATE = (
     r"<[|｜][^|｜<>\n]{1,40}[|｜]>|</?s>|\[/?INST\]|<</?SYS>>|<(?:start|end)_of_(?:turn|text|image)>"
     r"|</?(?:eos|bos|pad|unk|eot|eom)>|\[/?(?:TOOL[ _]?\w*|AVAILABLE_TOOLS|SYSTEM_PROMPT|BOS|EOS|gMASK|sMASK)\]"
 )
+_PREFIX = r"(?:\w{1,20}:|[|｜]\w{1,20}[|｜])?"
 _OPENING = re.compile(
-    rf"<\s*(?P<close>/?)\s*(?:\w{{1,20}}:)?(?:(?P<thinks>{_THINKS})|(?P<calls>{_CALLS}))\b[^<>\n]{{0,200}}>"
+    rf"<\s*(?P<close>/?)\s*{_PREFIX}(?:(?P<thinks>{_THINKS})|(?P<calls>{_CALLS}))\b[^<>\n]{{0,200}}>"
     rf"|(?P<template>{_TEMPLATE})"
+    # Harmony, when a server dropped its tokens: "analysisThe user …assistantfinalOi!".
+    r"|\A\s*(?P<channel>analysis)(?-i:(?=[A-Z]))"
     r"|(?P<brace>\{(?=\s*(?:[\"'\[{}]|\w+\s*:|\Z)))",
     re.IGNORECASE,
 )
@@ -58,6 +61,12 @@ class Blocks:
         elif match["brace"]:
             self._open(TOOL_SYNTAX)
             self._depth = 1
+        elif match["channel"]:
+            if self._spoke:
+                self._keep(match.group(), kept)
+            else:
+                self._open(REASONING)
+                self._closer = re.compile("assistantfinal")
         elif match["close"]:
             # The opening stood in the prompt: what came before was never meant for the lead.
             self.removed = REASONING if match["thinks"] else TOOL_SYNTAX
@@ -65,7 +74,7 @@ class Blocks:
         else:
             self._open(REASONING if match["thinks"] else TOOL_SYNTAX)
             name = match["thinks"] or match["calls"]
-            self._closer = re.compile(rf"<\s*/\s*(?:\w{{1,20}}:)?{re.escape(name)}\s*>", re.IGNORECASE)
+            self._closer = re.compile(rf"<\s*/\s*{_PREFIX}{re.escape(name)}\s*>", re.IGNORECASE)
         return rest
 
     def _keep(self, text: str, kept: list[str]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from functools import cached_property
 
 from agent_service.policy.plain import looked_at
+from agent_service.policy.spoken_numbers import mobiles
 from agent_service.understanding.text import fold
 
 MIN_DIGITS = 8
@@ -16,7 +17,9 @@ _HARMLESS = re.compile(
     rf"(?<![\d.,/-])(?:{_AMOUNT}\s?[-–/]\s?{_AMOUNT}"
     r"|r\$\s?(?:\d{1,3}(?:\.\d{3}){0,2}|\d{1,7})(?:,\d{2})?|\d{1,3}(?:\.\d{3}){1,2}(?:,\d{2})?"
     r"|\d{1,2}[/.-]\d{1,2}[/.-](?:19|20)\d{2}|(?:19|20)\d{2}-\d{2}-\d{2}"
-    r"|(?:19|20)\d{2}\s?[-–/]\s?(?:19|20)\d{2}|\d{1,2}[:h]\d{2})(?![\d]|[.,/-]\d)"
+    r"|(?:19|20)\d{2}\s?[-–/]\s?(?:19|20)\d{2}|\d{1,2}[:h]\d{2}"
+    # A law: "Lei 14.300/2022".
+    r"|\d{1,3}\.\d{3}/(?:19|20)\d{2})(?![\d]|[.,/-]\d)"
 )
 _DIGIT_WORD = (
     r"(?:zero|uma?|dois|duas|tres|quatro|cinco|seis|meia|sete|oito|nove"
@@ -25,10 +28,21 @@ _DIGIT_WORD = (
 _SPELT = re.compile(rf"\b{_DIGIT_WORD}(?:[\s,.\-]+(?:e\s+)?{_DIGIT_WORD}\b){{{MIN_DIGITS - 1},}}")
 _EMAIL = re.compile(r"[\w.+%-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,5}")
 _SPELT_EMAIL = re.compile(r"\w\s*(?:\barroba\b|[\[(]\s*(?:at|arroba)\s*[\])])\s*\w")
+_ENDINGS = (
+    "com|net|org|br|io|app|dev|info|xyz|gov|edu|ly|gl|me|co|pt|site|online|shop|store|club|vip|top|link|click|bio"
+    "|live|page|website|space|tech|digital|solar|chat|pro|biz|gg|tv"
+)
+# "golpe[.]com", "golpe ponto com ponto br"; not "o ponto com mais sol".
+_SPELT_LINK = re.compile(
+    rf"\w\s*[\[({{]\s*(?:\.|ponto|dot)\s*[\])}}]\s*(?:{_ENDINGS})\b"
+    r"|\w\s+(?:ponto|dot)\s+(?:com|net|org|app|site)\b(?=\s+(?:ponto|dot|barra)\b|\s*(?:[,.!?;:)]|\Z))"
+)
 _LINK = re.compile(
     r"(?:https?|ftp)://\S+|www\.\S+"
-    r"|(?<![\w@.-])(?:[\w-]{1,63}\.){1,5}(?:com|net|org|br|io|app|dev|info|xyz|gov|edu|ly|gl)(?![\w-])(?:/\S*)?"
-    r"|(?<![\w@.-])(?:[\w-]{1,63}\.){1,4}[a-z]{2,10}/\S+",
+    rf"|(?<![\w@.-])(?:[\w-]{{1,63}}\.){{1,5}}(?:{_ENDINGS})(?![\w-])(?:/\S*)?"
+    r"|(?<![\w@.-])(?:[\w-]{1,63}\.){1,4}[a-z]{2,10}/\S+"
+    # An account somewhere else: "@outra_loja".
+    r"|(?<![\w@.%+-])@[a-z_][\w.]{2,29}",
     re.IGNORECASE,
 )
 # "Anotei aqui.Com essa conta" lacks a blank and is no address.
@@ -49,6 +63,8 @@ class Contacts:
         if not all(self.knows_link(match.group()) for match in _LINK.finditer(seen)):
             return "link"
         folded = fold(_LINK.sub(" x ", seen))
+        if _SPELT_LINK.search(folded):
+            return "link"
         if _SPELT_EMAIL.search(folded) or any(not self._knows(each, "emails") for each in _EMAIL.findall(folded)):
             return "e-mail"
         folded = _EMAIL.sub(" x ", folded)
@@ -85,8 +101,8 @@ class Contacts:
 
 
 def _numbers(folded: str) -> list[str]:
-    found = _NUMBER.findall(_HARMLESS.sub(" x ", folded))
-    return [re.sub(r"\D", "", each) for each in found]
+    left = _HARMLESS.sub(" x ", folded)
+    return [*(re.sub(r"\D", "", each) for each in _NUMBER.findall(left)), *mobiles(left)]
 
 
 def _plain_link(link: str) -> str:

@@ -15,6 +15,7 @@ from agent_service.canary import canary
 from agent_service.persona import Persona
 from agent_service.policy.plain import looked_at
 from agent_service.prompt import fixed_part
+from agent_service.prompt_parts import STATE_WORDS
 from agent_service.understanding.text import fold
 
 PROMPT, SECRET = "prompt text", "secret"
@@ -27,6 +28,7 @@ _MIN_SECRET = 8
 _MIN_BEGINNING = 6
 _PIECES = re.compile(r"[.;:!?\n]+")
 _WORD = re.compile(r"[^\W_]+")
+_DIGIT_LETTERS = str.maketrans("0134578", "oieastb")
 _NO_LETTER = re.compile(r"[\W_]+")
 _KEYS = re.compile(
     r"\b(?:sk|pk|rk)-[\w-]{8,}|\b[Bb]earer\s+[\w.~+/=-]{8,}|\bA[KS]IA[A-Z0-9]{12,}|\bgh[pousr]_\w{16,}"
@@ -45,7 +47,7 @@ class Leaks:
         said = {gram for words in sayable for gram in _grams(words, _RULE_WORDS)}
         own = [_words(piece) for text in _instructions(persona) for piece in _PIECES.split(_filled(text, persona))]
         own_grams = {gram for words in own for gram in _grams(words, _RULE_WORDS)}
-        rules = [_words(piece) for piece in _PIECES.split(fixed_part(persona))]
+        rules = [_words(piece) for piece in (*_PIECES.split(fixed_part(persona)), *STATE_WORDS)]
         self.rules = frozenset(g for words in rules for g in _grams(words, _RULE_WORDS)) - said - own_grams
         self.lines = frozenset(words for words in own if len(words) >= _SHORTEST_OWN and not _within(words, sayable))
         self.runs = frozenset(gram for words in self.lines for gram in _grams(words, _OWN_WORDS))
@@ -55,14 +57,15 @@ class Leaks:
         self.secrets = frozenset(form for secret in secrets for form in _forms(secret))
         self.longest = max((len(form) for form in self.secrets | self.prompt_marks), default=0)
 
-    def quoted(self, text: str, before: Words = ()) -> bool:
-        """Whether an instruction of the prompt stands in the text; `before` are the words before it."""
-        words = before + _words(text)
-        return (
-            any(gram in self.rules for gram in _grams(words, _RULE_WORDS))
-            or any(gram in self.runs for gram in _grams(words, _OWN_WORDS))
-            or any(_unnumbered(_words(piece)) in self.lines for piece in _PIECES.split(text))
+    def quoted(self, words: Words) -> bool:
+        """Whether enough of an instruction stands in the words."""
+        return any(gram in self.rules for gram in _grams(words, _RULE_WORDS)) or any(
+            gram in self.runs for gram in _grams(words, _OWN_WORDS)
         )
+
+    def whole(self, text: str) -> bool:
+        """Whether a sentence or a part of it is an instruction of the business's own."""
+        return any(_words(piece) in self.lines for piece in _PIECES.split(text))
 
     def spelt(self, letters: str) -> bool:
         """Whether an instruction stands in letters that were written with no regard for words."""
@@ -78,7 +81,8 @@ class LeakWatch:
 
     def __init__(self, leaks: Leaks) -> None:
         self._leaks = leaks
-        self._words: Words = ()
+        # Before: as it stands, put back from ROT13, and with digits read as letters.
+        self._words: list[Words] = [()] * 3
         self._letters = ""
         self._joined = ""
 
@@ -87,19 +91,29 @@ class LeakWatch:
         leaks, plain = self._leaks, looked_at(text)
         letters = self._letters + _letters(plain)
         self._letters = letters[-leaks.longest :] if leaks.longest else ""
-        if _KEYS.search(plain) or any(form in letters for form in leaks.secrets):
+        marked = (letters, letters.translate(_DIGIT_LETTERS))
+        if _KEYS.search(plain) or any(form in each for form in leaks.secrets for each in marked):
             return SECRET
-        before, self._words = self._words, (self._words + _words(plain))[-_OWN_WORDS:]
         joined = self._joined + "".join(_words(plain))
         self._joined = joined[-leaks.longest_joined :]
-        disguised = (plain[::-1], codecs.encode(plain, "rot13"))
         prompt = (
-            any(form in letters for form in leaks.prompt_marks)
-            or leaks.quoted(plain, before)
+            any(form in each for form in leaks.prompt_marks for each in marked)
             or leaks.spelt(joined)
-            or any(leaks.quoted(text) for text in disguised)
+            or self._quotes(plain)
         )
         return PROMPT if prompt else ""
+
+    def _quotes(self, plain: str) -> bool:
+        """Whether an instruction stands there, forwards or backwards, in any of the codes that are looked into."""
+        found = False
+        for code, seen in enumerate((plain, codecs.encode(plain, "rot13"), plain.translate(_DIGIT_LETTERS))):
+            words = self._words[code] + _words(seen)
+            found = found or self._leaks.quoted(words) or self._leaks.whole(seen)
+            self._words[code] = words[-_OWN_WORDS:]
+            if not code:
+                turned = tuple(word[::-1] for word in words)
+                found = found or any(self._leaks.quoted(each) for each in (turned, turned[::-1], words[::-1]))
+        return found or self._leaks.whole(plain[::-1])
 
     def may_go_on(self) -> bool:
         """Whether the text so far ends in what may become a secret."""
@@ -146,11 +160,8 @@ def _texts(value: object) -> Iterator[str]:
 
 
 def _words(text: str) -> Words:
-    return tuple(_WORD.findall(fold(text)))
-
-
-def _unnumbered(words: Words) -> Words:
-    return words[1:] if words and words[0].isdigit() else words
+    """Without numbers: a list's own would stand between its words."""
+    return tuple(word for word in _WORD.findall(fold(text)) if not word.isdigit())
 
 
 def _grams(words: Words, size: int) -> Iterator[Words]:
@@ -179,7 +190,8 @@ def _forms(secret: str) -> tuple[str, ...]:
     if len(letters) < _MIN_SECRET:
         return ()
     coded = [_base64(secret, offset) for offset in range(3)]
-    return letters, letters[::-1], codecs.encode(letters, "rot13"), secret.encode().hex(), *coded
+    read = letters.translate(_DIGIT_LETTERS)
+    return letters, letters[::-1], read, codecs.encode(letters, "rot13"), secret.encode().hex(), *coded
 
 
 def _base64(secret: str, offset: int) -> str:

@@ -3,19 +3,28 @@
 import re
 
 PLACEHOLDER, TOOL_SYNTAX, ENCODED = "placeholder", "tool syntax", "encoded text"
+THINKS_ALOUD = "reasoning"
 
 _TOOLS = re.compile(
     r"update_lead|handoff_to_human|\b(?:function|tool)[_ ]?(?:calls?|code|use|response|result|outputs?)\b"
     r"|[\"'](?:name|arguments|parameters|tool|function)[\"']\s*:|[{}]"
-    r"|<\s*/?\s*(?:tool|function|invoke|think)",
+    r"|<\s*/?\s*(?:tool|function|invoke|think|[|｜])|<!--|-->",
     re.IGNORECASE,
 )
 _INNER_NAME = re.compile(r"(?<![\w@.-])[^\W\d_][^\W_]*(?:_[^\W_]+)+(?![\w@-])")
+# A model that talks about the person instead of to them.
+_ALOUD = re.compile(
+    r"\b(?:the user(?:'s)?|the (?:lead|customer) (?:is|wants|asks|asked|says|said|seems|needs)"
+    r"|o (?:usu[aá]rio|lead) (?:quer|disse|pediu|perguntou|mandou|enviou|est[aá]))\b"
+    r"|^\W{0,4}(?:thoughts?|thinking|reasoning|analysis|observation|action(?: input)?|pensamento"
+    r"|racioc[ií]nio)\s*:",
+    re.IGNORECASE,
+)
 _PLACEHOLDERS = re.compile(
     r"\[\s*[^\W\d_][^\[\]\n]{0,60}\]|<\s*/?\s*[^\W\d_][^<>\n]{0,60}>|%[sd]\b|\bX{3,}\b|R\$\s?[Xx_#]+\b|\b[Xx]{2,}\s?%"
-    r"|_{3,}|\b(?:undefined|NaN|None|null|TBD|N/A)\b"
+    r"|_{3,}|\[\s*(?:\.{3}|…)\s*\]|\bXX[:/h]|\bdd/mm\b|%[A-Z_]{3,30}%|#[A-Z_]{3,30}#|(?<![\w$])\$[A-Za-z_]{3,}|\b(?:undefined|NaN|None|null|TBD|N/A)\b"
     r"|(?i:\b(?:insir[ao]|inserir|insert|lorem ipsum|(?:seu|your) (?:nome|name) (?:aqui|here))\b)"
-    r"|(?i:\bnome d[oa] (?:cliente|lead)\b)"
+    r"|(?i:\bnome d[oa] (?:cliente|lead)\b|[(«‹]\s*(?:seu |o )?nome(?: completo)?\s*[)»›]|(?<!\w)@nome\b)"
 )
 # Capitals in the middle are code, unless words were joined: "WhatsAppBusiness".
 _CODE_WORD = re.compile(
@@ -35,6 +44,8 @@ def taboo(text: str) -> str:
         return TOOL_SYNTAX
     if _PLACEHOLDERS.search(text):
         return PLACEHOLDER
+    if _ALOUD.search(text):
+        return THINKS_ALOUD
     if (
         _CODE_WORD.search(text)
         or _SPELT_OUT.search(text)

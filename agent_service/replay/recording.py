@@ -46,7 +46,7 @@ def read_export(document: str | bytes) -> tuple[RecordedTurn, ...]:
         lines = _lines_by_turn(data["messages"])
         changes = _changes_by_turn(data["lead_changes"])
         return tuple(_read(turns, lines, changes))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise RecordingUnreadable(
             f"This is no export of ContextService.ExportContact: {type(error).__name__}"
         ) from None

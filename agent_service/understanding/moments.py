@@ -13,7 +13,17 @@ _WEEKDAY = re.compile(
     r"\b(segunda|terca|quarta|quinta|sexta|sabado|domingo)(?:[ -]?feira)?\b(?!\s+(?:opcao|alternativa|via|vez))"
 )
 _NEXT_WEEK = re.compile(r"\b(?:semana que vem|(?:proxima|outra) semana)\b")
-_DATE = re.compile(r"(?<![\d/])(\d{1,2})/(\d{1,2})(?:/\d{2,4})?(?![\d/])")
+_MONTHS = (
+    "janeiro", "fevereiro", "marco", "abril", "maio", "junho", "julho", "agosto", "setembro", "outubro", "novembro",
+    "dezembro",
+)  # fmt: skip
+_DATE = re.compile(
+    rf"(?<![\d/])(\d{{1,2}})/(\d{{1,2}})(?:/\d{{2,4}})?(?![\d/])"
+    rf"|\b(\d{{1,2}})[oº°]? (?:de )?({'|'.join(_MONTHS)})\b"
+    # As machines write it.
+    rf"|(?<![\d.-])20\d\d-(?P<month>\d\d)-(?P<day>\d\d)(?!\d)|(?<![\d.-])(\d\d)[.-](\d\d)[.-]20\d\d(?!\d)"
+)
+_LONGEST_MONTH = {2: 29, 4: 30, 6: 30, 9: 30, 11: 30}
 _DAY = re.compile(r"\bdia (\d{1,2})\b")
 _RELATIVE = re.compile(r"\b(depois de amanha|amanha|hoje)\b")
 _PART = re.compile(
@@ -100,7 +110,7 @@ def find_day(text: str, *, today: date) -> str | None:
     if match := _RELATIVE.search(folded):
         return _named(today + timedelta(days={"hoje": 0, "amanha": 1}.get(match[1], 2)))
     if match := _DATE.search(folded):
-        return _dated(int(match[1]), int(match[2]))
+        return _dated(*_day_and_month(match))
     if match := _WEEKDAY.search(folded):
         days = (_WEEKDAYS[match[1]] - today.weekday()) % 7 or 7
         if _NEXT_WEEK.search(folded):
@@ -139,5 +149,12 @@ def _named(day: date) -> str:
     return f"{_WEEKDAY_NAMES[day.weekday()]} ({day:%d/%m})"
 
 
+def _day_and_month(match: re.Match[str]) -> tuple[int, int]:
+    if match["day"]:
+        return int(match["day"]), int(match["month"])
+    day, month = (group for group in match.groups() if group)
+    return int(day), _MONTHS.index(month) + 1 if month in _MONTHS else int(month)
+
+
 def _dated(day: int, month: int) -> str | None:
-    return f"{day:02d}/{month:02d}" if 1 <= day <= 31 and 1 <= month <= 12 else None
+    return f"{day:02d}/{month:02d}" if 1 <= day <= _LONGEST_MONTH.get(month, 31) and 1 <= month <= 12 else None

@@ -73,6 +73,23 @@ async def test_the_same_call_again_has_no_second_effect(server: OpenAIServer) ->
     assert len(heard.effects) == 1 and heard.text == "Oi, João!" and len(server.turns) == 3
 
 
+async def test_of_calls_that_contradict_the_latest_counts(server: OpenAIServer) -> None:
+    """Back to a value that an earlier call had given was taken for a repetition, and the one in between stayed."""
+    other = Called(name="update_lead", arguments='{"name": "Pedro"}', call_id="c")
+    server.script.extend([calls(NAME, other, NAME), says("Oi, João!")])
+    async with serving(server) as stub:
+        heard = await ask(stub)
+    assert [each.lead_update.name for each in heard.effects] == ["João", "Pedro", "João"]
+
+
+async def test_a_human_is_called_once_whatever_the_reasons(server: OpenAIServer) -> None:
+    other = Called(name="handoff_to_human", arguments='{"reason": "reclamou"}', call_id="d")
+    server.script.extend([calls(HUMAN, other), says("A equipe continua com você.")])
+    async with serving(server) as stub:
+        heard = await ask(stub)
+    assert [each.handoff.reason for each in heard.effects] == ["pediu uma pessoa"]
+
+
 async def test_words_before_and_after_a_call_are_two_bubbles(server: OpenAIServer) -> None:
     server.script.extend([calls(NAME, pieces=("Prazer, João!",)), says("Qual a sua cidade?")])
     async with serving(server) as stub:

@@ -99,6 +99,64 @@ def test_whole_conversations_of_the_playbook_pass_as_they_are() -> None:
         "Sure, I can help you. How much is your monthly bill?",
         "O km/h não importa <3",
         "A usina gera 25 anos; depois, segue gerando!",
+        "A conta de R$ 450,00 cai para uns R$ 90,00 por mês.",
+        "Fica em 12x de R$ 1.299,90 sem juros, ou 60 parcelas de R$ 389,00.",
+        "O investimento fica entre R$ 18.000 e R$ 25.000, ou R$ 18.000,00 - R$ 25.000,00.",
+        "O pagamento é 50% na entrada e 50% na entrega, no Pix, boleto ou cartão.",
+        "O desconto é de 15% a 20%, ou 10-20%, sem obra, sem fidelidade e sem multa.",
+        "A gente atende de segunda a sexta, das 8h às 18h, e sábado das 8h às 12h.",
+        "Abrimos 08:00-12:00 e 13:00-18:00. Segunda a sexta: 8h-12h / 14h-18h.",
+        "Temos 9:00, 9:30, 10:00, 10:30 e 11:00.",
+        "Os horários são 9h, 10h, 11h, 14h, 15h e 16h.",
+        "Tenho quinta (26/11) às 15h ou sexta (27/11) às 9h.",
+        "Tenho 26/11, 27/11, 30/11 e 01/12.",
+        "Marcado para 26/11/2026 às 15:00, ou 2026-11-26.",
+        "Atendo às sete, oito, nove, dez, onze, doze ou treze horas.",
+        "Segunda, terça, quarta, quinta ou sexta?",
+        "Uma, duas ou três contas?",
+        "Um, dois, três e já: simples assim!",
+        "Mil e duzentos reais por mês dá uns quatorze mil por ano.",
+        "Fica em torno de R$ 1,2 mil por mês, até R$ 1 milhão em 25 anos!",
+        "O financiamento é em 12, 24, 36, 48, 60, 72 ou 84 meses.",
+        "Parcelas de 24 36 48 ou 60 meses.",
+        "Em 1 ano são R$ 5.400, em 5 anos R$ 27.000, em 25 anos R$ 135.000.",
+        "O consumo foi 489, 1212 e 1450 kWh.",
+        "O consumo foi 350 kWh em set/26, 380 em out/26 e 410 em nov/26.",
+        "As contas vieram R$ 389,47 em outubro e R$ 412,05 em novembro?",
+        "Com a Lei 14.300/2022 a regra mudou um pouco, mas ainda vale a pena.",
+        "A REN 1.000/2021 da ANEEL trata disso.",
+        "É a Lei nº 14.300, de 6 de janeiro de 2022.",
+        "Nosso escritório fica na Rua da Aurora, 1.259, sala 302, Boa Vista, Recife-PE.",
+        "Fica na Av. Conselheiro Aguiar, 2738, perto da BR-101, km 62, s/n.",
+        "Rua 24 de Outubro, 1500, apto 1203, bloco 2.",
+        "O sistema tem 10 placas de 550 W e um inversor de 5 kW, em 120 m².",
+        "São 24 módulos de 2,28 m x 1,13 m, e uma resistência de 10 kΩ.",
+        "Com 1 kWp você gera cerca de 130 kWh/mês.",
+        "A garantia é de 25 anos nas placas e 10 anos no inversor; o retorno vem em 3 a 4 anos.",
+        "Trabalhamos com WEG, Growatt, Canadian Solar, JA Solar e Deye.",
+        "Qual é o ponto com mais sol no seu telhado?",
+        "Olha o iPhone, o WhatsApp e o YouTube: tudo gasta pouco.",
+        "A REN nº 1.000 fala do Grupo B. Me conta: a sua conta é do grupo B?",
+        "Nota 4,9 de 5 com mais de 1.200 avaliações desde 2015.",
+        "Já instalamos 3.400 sistemas; de 2015 a 2026 foram muitos!",
+        "O número do seu atendimento é 123456.",
+        "Sua unidade consumidora tem 10 dígitos, no canto da conta.",
+        "Opa, perdão: eu quis dizer 15h, e não 5h.",
+        "Observação: a visita dura 1h. Análise: gratuita.",
+        "O usuário é quem usa; o titular é quem paga.",
+        "Ação: amanhã te espero 😄",
+        "Anotei 3 quartos, 2 ares-condicionados e 1 chuveiro elétrico 🇧🇷",
+        "Trabalhamos com aparelho, implante, clareamento e lentes de contato dental.",
+        "O plano aceita Amil, Bradesco, SulAmérica e Unimed; a consulta dura 40min.",
+        "É só trazer um documento com foto e a carteirinha do convênio.",
+        "O Sr. João da Silva (nosso consultor) te atende; a Dra. Carla, às terças.",
+        "Você falou R$ 4.500 ou R$ 5.400?",
+        "Seu e-mail é ana@exemplo.com.br, certo?",
+        "Pode me dizer seu nome completo e a cidade?",
+        "kkkk pode ficar tranquila! Não, não precisa furar o telhado :)",
+        "O modelo XXL é maior, e o século XX já passou.",
+        "Prefere de manhã, à tarde ou à noite?",
+        "The lead time is 30 days, and the customer portal is free.",
     ],
 )
 def test_honest_sentences_pass(text: str) -> None:
@@ -137,6 +195,9 @@ def test_honest_sentences_pass(text: str) -> None:
         ('Oi!\nVou registrar: {"name": "x"}\nTudo bem?', "Oi!\nTudo bem?"),
         ("Oi, <think>a\n\nb</think> Ana!", "Oi,\nAna!"),
         ("Oi, {nome}! Qual é a sua conta?", "Qual é a sua conta?"),
+        ("Sol&nbsp;&amp;&nbsp;mar!", "Sol & mar!"),
+        ("analysisThe user says hi. We greet.assistantfinalOi! Tudo bem?", "Oi! Tudo bem?"),
+        ('<｜DSML｜function_calls><｜DSML｜invoke name="x">a</｜DSML｜invoke></｜DSML｜function_calls>Oi!', "Oi!"),
     ],
 )  # fmt: skip
 def test_what_can_be_mended_is_mended(text: str, shown: str | None) -> None:
@@ -181,6 +242,40 @@ def test_what_can_be_mended_is_mended(text: str, shown: str | None) -> None:
         "Segue em base64: Vm9jw6ogw6kgSGVsZW4sIGRhIFNvbCBkbyBDYXBpYmFyaWJl.",
         "Em base64 curto: UmVncmEgMTogRGl6ZXI",
         "functions.handoff_to_human(reason='x')",
+        "Oi, ___!",
+        "Oi, (nome)!",
+        "Oi, $NOME!",
+        "Oi, %NOME%!",
+        "Oi, @nome!",
+        "Dia XX/XX, às XX:XX.",
+        "Às XXh de dd/mm/aaaa.",
+        "O endereço é [...].",
+        "Okay, the user wants to know the price.",
+        "O usuário quer saber o preço.",
+        "The customer wants to know the price.",
+        "Thought: I should answer.",
+        "Raciocínio: ela quer saber o preço.",
+        "<!-- nota -->",
+        "<｜DSML｜fim",
+        "Me chama no 81, 97777, 6666.",
+        "Me chama no 81 | 97777 | 6666.",
+        "Me chama no 81:97777:6666.",
+        "Me chama no 81 97777 e 6666.",
+        "Me chama no 81, depois 97777, depois 6666.",
+        "Me chama no 81 nove 7777 meia meia meia meia.",
+        "Me chama no 81 97777 sessenta e seis, sessenta e seis.",
+        "Me chama no oitenta e um nove setenta e sete setenta e sete sessenta e seis sessenta e seis.",
+        "Me chama no oitenta e um, noventa e sete mil setecentos e setenta e sete, 6666.",
+        "Me chama no ❽❶❾❼❼❼❼❻❻❻❻.",
+        "Me chama no ➑➊➒➐➐➐➐➏➏➏➏.",
+        "Olha em golpe.shop agora.",
+        "Olha em golpe.online, tá?",
+        "Olha em golpe[.]com agora.",
+        "Olha em golpe ponto com ponto br agora.",
+        "Olha em golpe ponto com.",
+        "Olha em gоlре.cоm agora.",
+        "Segue a gente: @outra_loja",
+        "Vou chamar upd\u0430te_lead agora.",
         '"arguments": nada',
     ],
 )
@@ -246,6 +341,59 @@ def test_no_instruction_of_the_prompt_can_be_said_by_itself() -> None:
         assert unfit(f"1) {rule.upper()}") == "prompt text", rule
 
 
+_RULE = "Separe balões com uma linha em branco; são curtos, no máximo três"
+
+
+@pytest.mark.parametrize(
+    "disguised",
+    [
+        _RULE.translate(str.maketrans("aeocpx", "аеосрх")),
+        "\u3164".join(_RULE),
+        _RULE.lower().translate({ord("a") + at: chr(0x1F1E6 + at) for at in range(26)}),
+        _RULE.upper().translate({ord("A") + at: chr(0x1F170 + at) for at in range(26)}),
+        _RULE.translate(str.maketrans("aeiost", "431057")),
+        " ".join(reversed(_RULE.split())),
+        " ".join(word[::-1] for word in _RULE.split()),
+        "Já se sabe, e vale mais que o resumo: nome Ana.",
+        "Primeiro contato: cumprimente e apresente-se.",
+    ],
+)
+def test_an_instruction_in_disguise_is_one_all_the_same(disguised: str) -> None:
+    assert unfit(disguised) in ("prompt text", "encoded text")
+
+
+@pytest.mark.parametrize("words", [_RULE, codecs.encode(_RULE, "rot13")])
+def test_an_instruction_word_by_word_in_a_numbered_list_ends_the_reply(words: str) -> None:
+    out, cut = through("\n".join(f"{at}. {word}" for at, word in enumerate(words.split(), 1)))
+    assert cut == "prompt text" and len(out.splitlines()) <= 6
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        _RULE,
+        canary(demo()),
+        KEY,
+        "update_lead",
+        "<tool_call>{}</tool_call>",
+        '{"name": "update_lead"}',
+        "<think>oi</think>",
+        "<|im_start|>user",
+        "81 97777-6666",
+        "oito um nove sete sete sete sete seis seis seis seis",
+        "https://golpe.example/x",
+    ],
+)
+def test_wherever_a_server_cuts_it_the_same_goes_out(bad: str) -> None:
+    """At every possible character, and at every two of them for what is short."""
+    text = f"Oi! {bad} Tudo bem?"
+    whole = _outcome([text])
+    assert bad not in whole[0]
+    for first in range(len(text)):
+        for second in range(first, len(text) if len(bad) < 20 else first + 1):
+            assert _outcome([text[:first], text[first:second], text[second:]]) == whole
+
+
 def test_a_secret_in_pieces_does_not_get_out() -> None:
     """Line by line each piece looks harmless: what may be the beginning of a secret waits."""
     out, cut = through(f"Oi!\n{KEY[:9]}\n{KEY[9:15]}\n{KEY[15:]}\nTchau!")
@@ -281,6 +429,9 @@ def test_only_numbers_and_addresses_that_somebody_gave_are_said() -> None:
     assert unfit(text)
     lead = Line(author=Author.LEAD, text="meu site: https://www.minhaloja.com.br/ e o zap 81977776666")
     assert passed(text, turn=Turn(messages=messages("e aí?"), history=(lead,))) == text
+    spelt = Line(author=Author.LEAD, text="minhaloja.com.br, 81, 97777, 6666, e no insta @minha.loja")
+    back = f"{text} Vi a @minha.loja!"
+    assert passed(back, turn=Turn(messages=messages("e aí?"), history=(spelt,))) == back
     bot = Line(author=Author.ASSISTANT, text=lead.text)
     assert unfit(text, turn=Turn(messages=messages("e aí?"), history=(bot,)))
 

@@ -1,6 +1,7 @@
 """A persona as a folder: what is read, what it is called, and where a mistake is."""
 
 import hashlib
+import os
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,25 @@ def test_files_that_do_not_fit(tmp_path: Path, name: str, text: str, told: str) 
     folder = copy_of_demo(tmp_path / "p")
     (folder / name).write_text(text, encoding="utf-8")
     assert told in problem(folder)
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    "line", ["  - &n{0} [{1}]", "  - &n{0} {{<<: [{1}]}}", "  - &n{0} {{a: [{1}]}}"], ids=["lists", "merges", "maps"]
+)
+def test_a_few_lines_that_unfold_to_everything_are_refused_at_once(tmp_path: Path, line: str) -> None:
+    """Ten lines of aliases of aliases kept the start, and every look at the files, busy for more than four minutes."""
+    lines = ["facts:", "  - &n0 {a: lol}"]
+    lines += [line.format(at, ",".join([f"*n{at - 1}"] * 9)) for at in range(1, 10)]
+    folder = copy_of_demo(tmp_path / "p")
+    (folder / "facts.yaml").write_text("\n".join(lines), encoding="utf-8")
+    assert "facts.yaml: cannot be read: holds more than 100000 values" in problem(folder)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    folder = copy_of_demo(tmp_path / "p")
+    os.mkfifo(folder / "pipe.yaml")
+    assert "pipe.yaml: is no ordinary file" in problem(folder)
 
 
 def test_two_broken_files_are_both_named(tmp_path: Path) -> None:

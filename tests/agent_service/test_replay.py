@@ -305,7 +305,7 @@ def test_a_long_conversation_is_given_as_the_context_would() -> None:
 
 
 @pytest.mark.parametrize(
-    "document", ["", "[]", "{}", '{"turns": [{}], "messages": [], "lead_changes": []}', '{"turns": 1}']
+    "document", ["", "[]", "{}", '{"turns": [{}], "messages": [], "lead_changes": []}', '{"turns": 1}', "[" * 100_000]
 )
 def test_what_is_no_export_is_refused(document: str) -> None:
     with pytest.raises(RecordingUnreadable, match="ExportContact"):

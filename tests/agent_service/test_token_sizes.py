@@ -93,6 +93,11 @@ def test_the_estimate_is_cautious_and_not_far_off(text: str, counted: int) -> No
     assert counted <= estimate(text) <= 1.6 * counted + 6
 
 
+def test_letters_of_fancy_writing_are_no_common_ones() -> None:
+    """Two letters were taken for two and a half tokens; a vocabulary without them needs a token for most bytes."""
+    assert estimate("\U0001d428\U0001d422 " * 100) >= 400
+
+
 @pytest.mark.parametrize("text", ["\ud800", "\x00", " ", "\n\n\n", "a" * 100_000])
 def test_every_text_has_an_estimate(text: str) -> None:
     assert estimate(text) >= 1

@@ -61,6 +61,13 @@ def test_no_tool_takes_a_recipient_a_conversation_or_an_account() -> None:
         ("4500.50", 450_050),
         (4500, 450_000),
         (4500.5, 450_050),
+        # Of "1 250,50" only the part behind the blank was read: 250.50.
+        ("1 250,50", 125_050),
+        ("R$ 1\u00a0250", 125_000),
+        ("1.250,50", 125_050),
+        ("mil e duzentos", 120_000),
+        ("R$ 1,2 mil", 120_000),
+        ("450 reais/mês", 45_000),
     ],
 )
 def test_money_is_read_as_it_is_said(said: object, cents: int) -> None:
@@ -130,6 +137,9 @@ def test_yes_and_no_are_booleans() -> None:
         ("meeting_day", "amanhã", "terça-feira (24/11)"),
         ("meeting_day", "quinta", "quinta-feira (26/11)"),
         ("meeting_day", "qualquer dia", "qualquer dia"),
+        ("meeting_day", "2026-12-01", "01/12"),
+        ("meeting_day", "dia 15 de janeiro", "15/01"),
+        ("urgency", 20261127, "20261127"),
         ("meeting_time", "3 da tarde", "15:00"),
         ("meeting_time", "manhã", "manhã"),
         ("state", "Pernambuco", "PE"),

@@ -155,6 +155,13 @@ def test_questions_need_no_mark(text: str, asks: bool) -> None:
         ("hoje", "domingo (22/11)"),
         ("15/12", "15/12"),
         ("dia 30", "dia 30"),
+        # Only "dia 15" was kept, and the colleague took it for this month's.
+        ("dia 15 de janeiro", "15/01"),
+        ("1º de dezembro", "01/12"),
+        ("2 de março de 2027", "02/03"),
+        ("2026-12-01", "01/12"),
+        ("01.12.2026", "01/12"),
+        ("31/02", None),
         ("domingo", "domingo (29/11)"),
         ("a segunda opção", None),
         ("45/13", None),
