@@ -103,7 +103,7 @@ def pending(connection: "psycopg.Connection") -> tuple[Migration, ...]:
             f"The database has schema version {len(applied)}, newer than the {len(known)} of this version."
         )
     for (version, name, digest), one in zip(applied, known, strict=False):
-        if not one.was_applied_as(version, digest):
+        if (version, digest) != (one.version, one.digest):
             raise MigrationError(f"Migration {version} ({name}) was applied from another file than {one.name}.sql.")
     return known[len(applied) :]
 

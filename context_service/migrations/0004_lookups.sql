@@ -33,12 +33,18 @@ LANGUAGE sql STABLE SET search_path = '' AS $$
     )
 $$;
 
--- The lead that was recorded first, of those with one of these names.
+-- The lead that was recorded first, of those with one of these names; if there is none, of those with such a number: a
+-- list of contacts that somebody imported into `leads` has no aliases, and a second lead with the number is refused.
 CREATE FUNCTION public.sdr_lead_of(p_tenant text, p_aliases text[]) RETURNS uuid
 LANGUAGE sql STABLE SET search_path = '' AS $$
-    SELECT leads.id FROM public.lead_aliases JOIN public.leads ON leads.id = lead_aliases.lead_id
-    WHERE lead_aliases.tenant = p_tenant AND lead_aliases.alias = ANY (p_aliases)
-    ORDER BY leads.row_id LIMIT 1
+    SELECT coalesce(
+        (SELECT leads.id FROM public.lead_aliases JOIN public.leads ON leads.id = lead_aliases.lead_id
+         WHERE lead_aliases.tenant = p_tenant AND lead_aliases.alias = ANY (p_aliases)
+         ORDER BY leads.row_id LIMIT 1),
+        (SELECT id FROM public.leads
+         WHERE tenant = p_tenant AND public.sdr_alias(phone_number) = ANY (p_aliases)
+         ORDER BY row_id LIMIT 1)
+    )
 $$;
 
 -- The row that stands for the buffer's conversation: its own, the one that it was merged into, or the open one from
@@ -73,7 +79,8 @@ LANGUAGE sql STABLE SET search_path = '' AS $$
 $$;
 
 -- Newest first, and read in that order by the index: the planner thinks of a conversation as one of average length, and
--- would rather read all of it and sort. Lines of the role system are notes of the system that was here before; nobody said them.
+-- would rather read all of it and sort. Lines of the role system are notes of the system that was here before; nobody
+-- said them.
 CREATE FUNCTION public.sdr_recent_messages(p_tenant text, p_conversation text, p_aliases text[], p_limit integer)
 RETURNS jsonb LANGUAGE sql STABLE SET search_path = '' SET enable_sort = off AS $$
     SELECT jsonb_build_object('version', known.version, 'messages', coalesce((

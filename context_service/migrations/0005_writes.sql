@@ -122,6 +122,10 @@ BEGIN
     SELECT coalesce(jsonb_object_agg(key, value), '{}') INTO preferences FROM jsonb_each(theirs.preferences)
     WHERE 'preferences.' || key = ANY (newer)
        OR NOT ours.preferences ? key AND 'preferences.' || key <> ALL (told);
+    -- One that was erased is told by the audit alone; it wins as an empty value.
+    SELECT preferences || coalesce(jsonb_object_agg(substr(field, 13), ''), '{}') INTO preferences
+    FROM unnest(newer) AS field
+    WHERE starts_with(field, 'preferences.') AND NOT theirs.preferences ? substr(field, 13);
     IF theirs.needs_human AND NOT ours.needs_human THEN
         flags := flags || '{"needs_human": true}';
     END IF;
@@ -156,7 +160,9 @@ BEGIN
     DELETE FROM public.leads WHERE id = p_lead;
 END $$;
 
--- Everything of a conversation that was merged into another: its messages come after those that are there.
+-- Everything of a conversation that was merged into another: its messages come after those that are there. What rows of
+-- another table hold, and cannot be pointed elsewhere, stays where it is: the turn is recorded all the same. Two leads
+-- that stay two tell of each other in their audit.
 CREATE FUNCTION public.sdr_absorb(
     p_tenant text, p_younger text, p_older uuid, p_lead uuid, p_by text, p_now timestamptz
 ) RETURNS void LANGUAGE plpgsql SET search_path = '' AS $$
@@ -189,14 +195,25 @@ BEGIN
     DELETE FROM public.usage_days WHERE conversation_id = p_younger AND tenant = p_tenant;
     INSERT INTO public.merged_conversations (conversation_id, tenant, into_id, merged_at)
     VALUES (p_younger, p_tenant, p_older, p_now) ON CONFLICT (conversation_id) DO NOTHING;
-    DELETE FROM public.conversations WHERE id = younger.id;
+    BEGIN
+        DELETE FROM public.conversations WHERE id = younger.id;
+    EXCEPTION WHEN foreign_key_violation THEN
+        -- Empty, and under a name that nobody asks for.
+        UPDATE public.conversations SET session_id = id::text, status = 'COMPLETED', is_active = false,
+            total_messages = 0, summary = '', summary_version = 0, summary_through = 0 WHERE id = younger.id;
+    END;
     IF younger.lead_id <> p_lead THEN
-        PERFORM public.sdr_merge_leads(younger.lead_id, p_lead, p_by, p_now);
+        BEGIN
+            PERFORM public.sdr_merge_leads(younger.lead_id, p_lead, p_by, p_now);
+        EXCEPTION WHEN foreign_key_violation THEN
+            PERFORM public.sdr_audit(p_lead, 'merge_held', younger.lead_id::text, p_lead::text, p_by, p_now);
+            PERFORM public.sdr_audit(younger.lead_id, 'merge_held', p_lead::text, p_lead::text, p_by, p_now);
+        END;
     END IF;
 END $$;
 
--- The aliases that came with the turn, the contact's first, and the phone number. An alias stays with the lead that had it first; a phone
--- replaces a LID, never the reverse.
+-- The aliases that came with the turn, the contact's first, and the phone number. An alias stays with the lead that had
+-- it first; a phone replaces a LID, never the reverse.
 CREATE FUNCTION public.sdr_learn_names(
     p_tenant text, p_lead uuid, p_contact text, p_aliases text[], p_by text, p_now timestamptz
 ) RETURNS void LANGUAGE plpgsql SET search_path = '' AS $$

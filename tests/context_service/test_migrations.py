@@ -329,15 +329,6 @@ class TestRunningIt:
             told = {one.payload for one in connection.notifies(timeout=5, stop_after=1)}
         assert told == {"reload schema"}
 
-    def test_a_database_that_went_through_a_file_before_it_was_mended_goes_on(self, database: Database) -> None:
-        migrate_database(database)
-        database.execute(
-            "UPDATE sdr_migrations SET digest = '2d2fa7676f59f2003b2563a6e82733c2187d230db76ab87d521a5ad4bd61a8dc' "
-            "WHERE name = '0008_everybody_can_be_found'; DELETE FROM sdr_migrations WHERE version > 9"
-        )
-        with database.connect() as connection:
-            assert pending(connection) == migrations()[9:]
-
     def test_an_edited_file_and_a_newer_database_are_refused(
         self, database: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -465,3 +456,11 @@ class TestTheCommand:
     def test_it_prints_without_a_database(self, run: Any) -> None:
         assert run("--print").stdout.strip() == script()
         assert json.dumps(run("--print", "--from", "1").stdout.strip()) == json.dumps(script(after=1))
+
+
+@pytest.mark.parametrize("readme", ["README.md", "README.pt-BR.md"])
+def test_the_readme_shows_what_it_prints(readme: str) -> None:
+    """It showed the version before the last one."""
+    known = migrations()
+    shown = f"{known[0].name} applied\n…\n{known[-1].name} applied\nSchema version {len(known)}.\n"
+    assert shown in (ROOT / readme).read_text(encoding="utf-8")

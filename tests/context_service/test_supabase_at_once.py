@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterator
 
 import psycopg
 import pytest
 
 from context_service.domain import TurnRecord
 from tests.context_service.builders import generation, message, record, update
-from tests.context_service.supabase_project import migrated
 from tests.context_service.supabase_sql import (
     Connection,
     Work,
@@ -25,16 +23,10 @@ from tests.context_service.supabase_sql import (
     sweep,
     update_lead,
 )
-from tests.stand_ins.postgres import Database, PostgresCluster
+from tests.stand_ins.postgres import Database
 
 # What a function may refuse: a tombstone, what is no more, an old summary, a person who changed meanwhile.
 REFUSALS = {"SDR01", "SDR04", "SDR05", "SDR06", "SDR07", "SDR10"}
-
-
-@pytest.fixture
-def project(postgres_cluster: PostgresCluster) -> Iterator[Database]:
-    with migrated(postgres_cluster) as database:
-        yield database
 
 
 def recording(turn: TurnRecord) -> Work:

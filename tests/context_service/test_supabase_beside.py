@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from typing import Any
 
 import psycopg
 import pytest
@@ -14,26 +13,14 @@ from context_service.store.supabase import SupabaseStore
 from service_kit.clock import ManualClock
 from service_kit.errors import WrongState
 from tests.context_service.builders import message, query, record, update
-from tests.context_service.supabase_project import migrated, store_of
+from tests.context_service.supabase_project import store_of
 from tests.context_service.supabase_sql import rows
-from tests.stand_ins.postgres import Database, PostgresCluster
+from tests.stand_ins.postgres import Database
 from tests.stand_ins.postgrest import PostgrestServer
 
 DAY_MS = 86_400_000
 IMPORTED = "5581999990077"
 MEETINGS = "CREATE TABLE meetings (lead_id uuid PRIMARY KEY REFERENCES leads)"
-
-
-@pytest.fixture
-def project(postgres_cluster: PostgresCluster) -> Any:
-    with migrated(postgres_cluster) as database:
-        yield database
-
-
-@pytest.fixture
-async def server(project: Database) -> AsyncIterator[PostgrestServer]:
-    async with PostgrestServer(database_url=project.url("authenticator")) as server:
-        yield server
 
 
 @pytest.fixture

@@ -20,8 +20,8 @@ from service_kit.errors import Unavailable
 from service_kit.settings import ConfigurationError, load
 from tests.context_service.builders import PHONE, message, query, record, update
 from tests.context_service.keys import HASHER
-from tests.context_service.supabase_project import migrated, store_of
-from tests.stand_ins.postgres import Database, PostgresCluster
+from tests.context_service.supabase_project import store_of
+from tests.stand_ins.postgres import Database
 from tests.stand_ins.postgrest import Keys, PostgrestServer, legacy_key
 
 RECORD = "rpc/sdr_record_turn"
@@ -38,18 +38,6 @@ FAULTS: list[dict[str, Any]] = [
     {"kind": "hang"},
     {"kind": "delay", "delay_s": 5 * SHORT_S},
 ]
-
-
-@pytest.fixture
-def project(postgres_cluster: PostgresCluster) -> Any:
-    with migrated(postgres_cluster) as database:
-        yield database
-
-
-@pytest.fixture
-async def server(project: Database) -> AsyncIterator[PostgrestServer]:
-    async with PostgrestServer(database_url=project.url("authenticator")) as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -66,6 +66,8 @@ ALTER TABLE public.leads
     ALTER COLUMN preferences SET NOT NULL, ALTER COLUMN preferences SET DEFAULT '{}',
     ALTER COLUMN created_at SET NOT NULL, ALTER COLUMN created_at SET DEFAULT now(),
     ALTER COLUMN updated_at SET NOT NULL, ALTER COLUMN updated_at SET DEFAULT now(),
+    -- Others write here too; what is no object would refuse every later turn of its lead.
+    ADD CONSTRAINT leads_preferences_object CHECK (jsonb_typeof(preferences) = 'object'),
     ADD CONSTRAINT leads_one_per_contact UNIQUE (tenant, phone_number);
 CREATE INDEX leads_latest ON public.leads (tenant, updated_at DESC, id DESC);
 CREATE INDEX leads_by_age ON public.leads (updated_at);
@@ -181,10 +183,13 @@ CREATE TABLE public.forgotten_conversations (
     forgotten_at    timestamptz(3) NOT NULL
 );
 
+-- With another key nobody is recognised by a mark, and the wish would be lost unnoticed: each says whose it is. The key
+-- itself stays with the service.
 CREATE TABLE public.do_not_contact (
     tenant       text NOT NULL,
     contact_hash text NOT NULL,
     created_at   timestamptz(3) NOT NULL,
+    key_id       text NOT NULL DEFAULT '',
     PRIMARY KEY (tenant, contact_hash)
 );
 

@@ -35,11 +35,12 @@ BEGIN
     END CASE;
 END $$;
 
--- The leads that are this person: by a name, by the number of one from before, and by conversations.
+-- The leads that are this person: by a name, by its number (who was imported has no name), by conversations; and who
+-- could not be merged with one of them (`sdr_absorb`).
 CREATE FUNCTION public.sdr_people(p_tenant text, p_alias text, p_conversations text[]) RETURNS uuid[]
 LANGUAGE sql STABLE SET search_path = '' AS $$
-    SELECT ARRAY(
-        SELECT lead_id FROM public.lead_aliases WHERE tenant = p_tenant AND alias = p_alias
+    WITH found AS (
+        SELECT lead_id AS id FROM public.lead_aliases WHERE tenant = p_tenant AND alias = p_alias
         UNION
         SELECT id FROM public.leads WHERE tenant = p_tenant AND public.sdr_alias(phone_number) = p_alias
         UNION
@@ -48,6 +49,12 @@ LANGUAGE sql STABLE SET search_path = '' AS $$
         UNION
         SELECT lead_id FROM public.merged_conversations JOIN public.conversations ON conversations.id = into_id
         WHERE conversations.tenant = p_tenant AND conversation_id = ANY (p_conversations)
+    )
+    SELECT ARRAY(
+        SELECT id FROM found
+        UNION
+        SELECT leads.id FROM found JOIN public.lead_changes ON lead_id = found.id AND field = 'merge_held'
+        JOIN public.leads ON leads.id = CASE field WHEN 'merge_held' THEN old_value::uuid END
         ORDER BY 1
     )
 $$;
@@ -60,7 +67,7 @@ LANGUAGE sql STABLE SET search_path = '' AS $$
 $$;
 
 -- Erases a person and leaves a tombstone for each conversation. p_hashes holds a keyed hash for each of their names,
--- which stays where the person is never to be contacted.
+-- which stays where the person is never to be contacted, and under the empty name the key's id.
 CREATE FUNCTION public.sdr_forget(
     p_tenant text, p_alias text, p_conversations text[], p_hashes jsonb, p_do_not_contact boolean, p_now timestamptz
 ) RETURNS jsonb LANGUAGE plpgsql SET search_path = '' AS $$
@@ -94,8 +101,9 @@ BEGIN
         || ARRAY(SELECT conversation_id FROM public.merged_conversations WHERE into_id = ANY (theirs));
     SELECT marked OR coalesce(bool_or(do_not_contact), false) INTO marked FROM public.leads WHERE id = ANY (people);
     IF marked THEN
-        INSERT INTO public.do_not_contact (tenant, contact_hash, created_at)
-        SELECT DISTINCT p_tenant, p_hashes ->> name, p_now FROM unnest(names) AS name ON CONFLICT DO NOTHING;
+        INSERT INTO public.do_not_contact (tenant, contact_hash, created_at, key_id)
+        SELECT DISTINCT p_tenant, p_hashes ->> name, p_now, coalesce(p_hashes ->> '', '') FROM unnest(names) AS name
+        ON CONFLICT DO NOTHING;
     ELSIF people <> '{}' THEN
         DELETE FROM public.do_not_contact WHERE tenant = p_tenant
         AND contact_hash IN (SELECT p_hashes ->> name FROM unnest(names) AS name);
@@ -114,19 +122,53 @@ BEGIN
     );
 END $$;
 
+-- Deletes at most p_limit rows of messages, conversations or leads that are old, the oldest first; those that a row of
+-- another table holds stay, and keep no others. How many.
+CREATE FUNCTION public.sdr_sweep_rows(p_table text, p_before timestamptz, p_limit integer) RETURNS bigint
+LANGUAGE plpgsql SET search_path = '' AS $$
+DECLARE
+    old_ones text := format('SELECT id FROM public.%I AS one WHERE ', p_table) || CASE p_table
+        WHEN 'messages' THEN 'created_at < $1 ORDER BY created_at'
+        -- A conversation and a lead go when nothing that is newer hangs on them.
+        WHEN 'conversations' THEN 'updated_at < $1
+            AND NOT EXISTS (SELECT FROM public.messages WHERE conversation_id = one.id) ORDER BY updated_at'
+        WHEN 'leads' THEN 'updated_at < $1 AND NOT do_not_contact
+            AND NOT EXISTS (SELECT FROM public.conversations WHERE lead_id = one.id) ORDER BY updated_at'
+    END;
+    delete_of text := format('DELETE FROM public.%I WHERE id = ANY (ARRAY(', p_table);
+    n         bigint := 0;
+    gone      bigint;
+    one       record;
+BEGIN
+    -- What somebody is working on is left for the next time.
+    BEGIN
+        EXECUTE delete_of || old_ones || ' LIMIT $2 FOR UPDATE SKIP LOCKED))' USING p_before, p_limit;
+        GET DIAGNOSTICS n = ROW_COUNT;
+        RETURN n;
+    EXCEPTION WHEN foreign_key_violation THEN
+        NULL; -- one of them is held: one by one, then, past those that are
+    END;
+    FOR one IN EXECUTE old_ones USING p_before LOOP
+        EXIT WHEN n >= p_limit;
+        BEGIN
+            EXECUTE delete_of || format('SELECT id FROM public.%I WHERE id = $1 FOR UPDATE SKIP LOCKED))', p_table)
+            USING one.id;
+            GET DIAGNOSTICS gone = ROW_COUNT;
+            n := n + gone;
+        EXCEPTION WHEN foreign_key_violation THEN
+            NULL;
+        END;
+    END LOOP;
+    RETURN n;
+END $$;
+
 -- One step of many: it reads what is old, whatever the planner thinks of reading everything at once.
 CREATE FUNCTION public.sdr_sweep(p_before timestamptz, p_limit integer) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = '' SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
-    counts jsonb := '{}';
+    counts jsonb := jsonb_build_object('messages', public.sdr_sweep_rows('messages', p_before, p_limit));
     n      bigint;
 BEGIN
-    -- What somebody is working on is left for the next time.
-    DELETE FROM public.messages WHERE id = ANY (ARRAY(
-        SELECT id FROM public.messages WHERE created_at < p_before
-        ORDER BY created_at LIMIT p_limit FOR UPDATE SKIP LOCKED));
-    GET DIAGNOSTICS n = ROW_COUNT;
-    counts := counts || jsonb_build_object('messages', n);
     DELETE FROM public.turns WHERE row_id = ANY (ARRAY(
         SELECT row_id FROM public.turns WHERE created_at < p_before
         ORDER BY created_at LIMIT p_limit FOR UPDATE SKIP LOCKED));
@@ -142,27 +184,27 @@ BEGIN
         ORDER BY day LIMIT p_limit FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS n = ROW_COUNT;
     counts := counts || jsonb_build_object('usage_days', n);
-    -- A conversation and a lead go when nothing that is newer hangs on them.
-    DELETE FROM public.conversations WHERE id = ANY (ARRAY(
-        SELECT id FROM public.conversations AS one WHERE updated_at < p_before
-        AND NOT EXISTS (SELECT FROM public.messages WHERE conversation_id = one.id)
-        ORDER BY updated_at LIMIT p_limit FOR UPDATE SKIP LOCKED));
-    GET DIAGNOSTICS n = ROW_COUNT;
-    counts := counts || jsonb_build_object('conversations', n);
-    DELETE FROM public.leads WHERE id = ANY (ARRAY(
-        SELECT id FROM public.leads AS one WHERE updated_at < p_before AND NOT do_not_contact
-        AND NOT EXISTS (SELECT FROM public.conversations WHERE lead_id = one.id)
-        ORDER BY updated_at LIMIT p_limit FOR UPDATE SKIP LOCKED));
-    GET DIAGNOSTICS n = ROW_COUNT;
-    RETURN counts || jsonb_build_object('leads', n);
+    counts := counts || jsonb_build_object('conversations', public.sdr_sweep_rows('conversations', p_before, p_limit));
+    RETURN counts || jsonb_build_object('leads', public.sdr_sweep_rows('leads', p_before, p_limit));
 END $$;
+
+-- All names of a lead, the number of who has no alias among them.
+CREATE FUNCTION public.sdr_all_names(p_lead uuid) RETURNS text[]
+LANGUAGE sql STABLE SET search_path = '' AS $$
+    SELECT ARRAY(
+        SELECT alias FROM public.lead_aliases WHERE lead_id = p_lead
+        UNION
+        SELECT public.sdr_alias(phone_number) FROM public.leads
+        WHERE id = p_lead AND public.sdr_alias(phone_number) IS NOT NULL
+    )
+$$;
 
 -- Who is too old as well, but never to be contacted: their names are wanted as hashes before they go.
 CREATE FUNCTION public.sdr_marked_and_old(p_before timestamptz, p_limit integer) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path = '' AS $$
-    SELECT coalesce(jsonb_agg(jsonb_build_object('lead', id, 'tenant', tenant, 'names', (
-        SELECT coalesce(jsonb_agg(alias), '[]') FROM public.lead_aliases WHERE lead_id = found.id
-    ))), '[]')
+    SELECT coalesce(jsonb_agg(jsonb_build_object(
+        'lead', id, 'tenant', tenant, 'names', to_jsonb(public.sdr_all_names(id))
+    )), '[]')
     FROM (
         SELECT id, tenant FROM public.leads AS one WHERE updated_at < p_before AND do_not_contact
         AND NOT EXISTS (SELECT FROM public.conversations WHERE lead_id = one.id)
@@ -170,7 +212,8 @@ LANGUAGE sql STABLE SET search_path = '' AS $$
     ) AS found
 $$;
 
--- One of them goes, unless they wrote again meanwhile, and a keyed hash of each name stays. How many went.
+-- One of them goes, unless they wrote again meanwhile or a row of another table holds them, and a keyed hash of each name
+-- stays. How many went.
 CREATE FUNCTION public.sdr_sweep_marked(p_lead uuid, p_before timestamptz, p_hashes jsonb, p_now timestamptz)
 RETURNS bigint LANGUAGE plpgsql SET search_path = '' AS $$
 DECLARE
@@ -181,12 +224,25 @@ BEGIN
     WHERE id = p_lead AND updated_at < p_before AND do_not_contact
       AND NOT EXISTS (SELECT FROM public.conversations WHERE lead_id = one.id)
     FOR UPDATE SKIP LOCKED;
-    names := ARRAY(SELECT alias FROM public.lead_aliases WHERE lead_id = p_lead);
+    names := public.sdr_all_names(p_lead);
     IF v_tenant IS NULL OR NOT p_hashes ?& names THEN
         RETURN 0;
     END IF;
-    INSERT INTO public.do_not_contact (tenant, contact_hash, created_at)
-    SELECT DISTINCT v_tenant, p_hashes ->> name, p_now FROM unnest(names) AS name ON CONFLICT DO NOTHING;
-    DELETE FROM public.leads WHERE id = p_lead;
+    BEGIN
+        INSERT INTO public.do_not_contact (tenant, contact_hash, created_at, key_id)
+        SELECT DISTINCT v_tenant, p_hashes ->> name, p_now, coalesce(p_hashes ->> '', '') FROM unnest(names) AS name
+        ON CONFLICT DO NOTHING;
+        DELETE FROM public.leads WHERE id = p_lead;
+    EXCEPTION WHEN foreign_key_violation THEN
+        RETURN 0;
+    END;
     RETURN 1;
+END $$;
+
+-- How many marks are of another key. Those that name none are of whoever asks first.
+CREATE FUNCTION public.sdr_marks_of_others(p_key text) RETURNS bigint
+LANGUAGE plpgsql SET search_path = '' AS $$
+BEGIN
+    UPDATE public.do_not_contact SET key_id = p_key WHERE key_id = '';
+    RETURN (SELECT count(*) FROM public.do_not_contact WHERE key_id <> p_key);
 END $$;
