@@ -71,8 +71,11 @@ def excludes_moment(text: str) -> bool:
 
 def excludes_day(text: str, day: str) -> bool:
     """Whether a day, as `find_day` words it, is the one that is said not to fit after all."""
-    named = re.match(r"[a-z]+", fold(day))
-    return named is not None and named[0] in fold(text).split() and named[0] not in without_excluded(text).split()
+    named = re.match(r"dia \d+|[a-z]+", fold(day))
+    if named is None:
+        return False
+    word = re.compile(rf"\b{named[0]}\b")
+    return word.search(fold(text)) is not None and word.search(without_excluded(text)) is None
 
 
 def about_meeting(text: str) -> str:

@@ -5,7 +5,7 @@ import pytest
 from agent_service.conversation import Lead
 from agent_service.understanding.clauses import clauses
 from agent_service.understanding.intents import Answer, Intent, intents, read_answer
-from agent_service.understanding.moments import excludes_moment, find_day, proposes_meeting, show_moment
+from agent_service.understanding.moments import excludes_day, excludes_moment, find_day, proposes_meeting, show_moment
 from tests.agent_service.talking import Talk, answers, asked, demo
 from tests.agent_service.test_understanding import SUNDAY
 
@@ -421,6 +421,24 @@ def test_who_says_everything_at_once_is_heard_and_greeted() -> None:
     )
     assert talk.lead.name == "Fernanda" and talk.lead.flow == DISCOUNT
     assert talk.handoffs == ["meeting wanted: sexta-feira (27/11), 14:00"] and "Helen" in reply
+
+
+@pytest.mark.parametrize(
+    ("text", "day", "excluded"),
+    [
+        ("não posso mais na terça", "terça-feira (24/11)", True),
+        ("terça-feira não dá mais", "terça-feira (24/11)", True),
+        ("não posso terça, só quarta", "terça-feira (24/11)", True),
+        ("não posso terça, só quarta", "quarta-feira (25/11)", False),
+        ("não posso dia 30", "dia 30", True),
+        ("não posso dia 28", "dia 30", False),
+        ("terça está ótimo", "terça-feira (24/11)", False),
+        ("não posso terça", "", False),
+    ],
+)
+def test_a_day_is_excluded_however_it_is_written(text: str, day: str, excluded: bool) -> None:
+    """The text was cut at blanks: "terça-feira" and "terça," were no "terça", and the day stayed agreed."""
+    assert excludes_day(text, day) is excluded
 
 
 def test_a_day_that_was_agreed_and_does_not_fit_after_all() -> None:
