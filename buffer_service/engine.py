@@ -128,7 +128,8 @@ class Engine:
 
     def _live(self) -> None:
         # From now on a start that is broken off cannot cancel it, so that there is something to be told.
-        self._opened.set_running_or_notify_cancel()
+        if not self._opened.set_running_or_notify_cancel():
+            return
         try:
             self.store = self._open_store()
             self.turns = TurnTaking(store=self.store, policy=self._policy, read_cue=self._read_cue)

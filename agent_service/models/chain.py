@@ -168,8 +168,8 @@ class Chain:
                 return spent.added_to(made)
         if trouble is None:
             return None
-        for usage in spent.reported():
-            raise SummaryFailed(trouble, usage) from None
+        if paid := spent.reported():
+            raise SummaryFailed(trouble, *paid) from None
         raise trouble
 
     def states(self) -> tuple[ModelState, ...]:

@@ -260,7 +260,7 @@ class Rounds:
         return self._handed_over and not self._turn.said and unfit.reason == EMPTY
 
     def _handoff_words(self) -> str:
-        [*_, reason] = [effect.reason for effect in self._done if isinstance(effect, HandOver)]
+        reason = next(effect.reason for effect in self._done if isinstance(effect, HandOver))
         return handoff_sentence(self._persona, self._turn, reason)
 
     def _estimated(self, request: ChatRequest, this: _Round) -> ChatUsage:
