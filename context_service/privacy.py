@@ -37,9 +37,9 @@ def refuse_marks_of_others(count: int) -> None:
     """A store that holds marks of another key is not served. Raises ConfigurationError."""
     if count:
         raise ConfigurationError(
-            f"{count} hashes of people who are never to be written to were made with another privacy key, and would "
-            "protect nobody: set SDR_PRIVACY_KEY to that key, or put its privacy.key back into SDR_DATA_DIR "
-            "(lost: docs/howto/privacy.md)."
+            f"The marks of people who are never to be written to ({count}) were made with another privacy key, and "
+            "would protect nobody: set SDR_PRIVACY_KEY to that key, or put its privacy.key back into SDR_DATA_DIR "
+            "(if it is lost: docs/howto/privacy.md)."
         )
 
 

@@ -54,7 +54,7 @@ async def test_a_file_with_marks_of_another_key_is_not_opened(tmp_path: Path, wa
     await way(store)
     await store.close()
     for _ in range(2):
-        with pytest.raises(ConfigurationError, match=r"^1 hashes of people .* set SDR_PRIVACY_KEY to that key"):
+        with pytest.raises(ConfigurationError, match=r"^The marks of people .*\(1\) .* set SDR_PRIVACY_KEY to that key"):
             await opened(OTHER)
     store = await opened(HASHER)
     assert (await store.get_lead((await store.record_turn(record("t2", "c2"))).lead_id)).do_not_contact
@@ -72,7 +72,7 @@ async def test_a_project_with_marks_of_another_key_is_not_served(
                 await theirs.check()
                 await way(ours)
                 await ours.check()
-                with pytest.raises(ConfigurationError, match=r"^1 hashes of people"):
+                with pytest.raises(ConfigurationError, match=r"^The marks of people .*\(1\)"):
                     await theirs.check()
                 # One from before marks named their key is of whoever asks first.
                 database.execute("UPDATE do_not_contact SET key_id = ''")

@@ -77,7 +77,7 @@ async def test_marks_of_another_privacy_key_are_one_sentence_and_exit_3(
                     if ends:
                         code, told = await process.ended()
                         assert (code, told.count("\n")) == (3, 1)
-                        assert "1 hashes of people" in told and "set SDR_PRIVACY_KEY to that key" in told
+                        assert "The marks of people" in told and "set SDR_PRIVACY_KEY to that key" in told
                         return
                     assert (await process.event("privacy_key_only_in_file"))["path"].endswith("privacy.key")
                     stub = pb_grpc.ContextServiceStub(await process.channel())
