@@ -559,7 +559,7 @@ async def test_a_model_that_hangs_until_the_deadline_is_paid_for_and_leaves_no_t
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: list[str]
 ) -> None:
     """What it told that it cost was on nobody's budget, and what it wanted to change after its last words was done."""
-    monkeypatch.setattr(turn_runner, "HONEST_MARGIN_S", 10.3)
+    monkeypatch.setattr(turn_runner, "HONEST_MARGIN_S", 9.0)
     async with rig(tmp_path, SDR_TURN_DEADLINE_MS="11000") as r:
 
         async def reply(begin: agent_pb.Begin, context: Any) -> AsyncIterator[agent_pb.RespondResponse]:
