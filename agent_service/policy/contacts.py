@@ -45,8 +45,8 @@ _LINK = re.compile(
     r"|(?<![\w@.%+-])@[a-z_][\w.]{2,29}",
     re.IGNORECASE,
 )
-# "Anotei aqui.Com essa conta" lacks a blank and is no address.
-_JOINED = re.compile(r"(?<![\w.@/:-])([a-zà-ú]+)\.(?=[A-ZÀ-Ú][a-zà-ú]*(?:\s|\Z))")
+# "Anotei aqui.Com essa conta", "Certo.Me diz" lack a blank and are no addresses: of the endings these begin sentences.
+_JOINED = re.compile(r"(?<![\w.@/:-])([A-Za-zÀ-ú][a-zà-ú]*)\.(?=(?:Com|Me|Pro)\s)")
 _LINK_END = " /.,;:!?)»”\"'*_~>]"
 
 

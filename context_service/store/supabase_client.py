@@ -140,8 +140,6 @@ class SupabaseClient:
         await asyncio.gather(*self._sending, return_exceptions=True)
 
     async def _execute(self, request: Any, what: str) -> Any:
-        if self._http.is_closed:
-            raise Unavailable("The store is closed.", component="store")
         try:
             # httpx's time-outs are for each step of a request; this one is for all of it.
             async with asyncio.timeout(self._timeout_s):
@@ -173,6 +171,8 @@ class SupabaseClient:
         return task
 
     async def _send(self, request: Any) -> Any:
+        if self._http.is_closed:
+            raise Unavailable("The store is closed.", component="store")
         try:
             # Only for an answer that trickles.
             async with asyncio.timeout(3 * self._timeout_s):
