@@ -24,7 +24,6 @@ class Trouble(StrEnum):
     EMPTY = "empty"
     UNFIT = "unfit"
     TOOL_LOOP = "tool_loop"
-    BUDGET = "budget"
 
 
 _AT_WORK = frozenset({Trouble.NO_FIRST_TOKEN, Trouble.STALLED, Trouble.OUT_OF_TIME, Trouble.BROKEN, Trouble.ENDLESS})

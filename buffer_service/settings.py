@@ -111,7 +111,7 @@ class BufferSettings(ProcessSettings, BufferAddress, TurnDeadline):
         8 * 3_600_000,
         ge=1_000,
         validation_alias="SDR_HANDOFF_QUIET_MS",
-        description="A pause ends when no human wrote for this long.",
+        description="A pause ends when no human wrote for this long; what they wrote before that begins none.",
     )
     stale_after_ms: int = Field(
         3_600_000,

@@ -31,7 +31,6 @@ _MAX_STATES = 100
 _BACKLOG = 512
 _ACCEPT_TIMEOUT_S = 20.0
 _JSON = re.compile(r"(application|text)/([\w.-]+\+)?json\s*(;.*)?", re.IGNORECASE)
-_HEALTH = "/healthz"
 _log = logs.get(__name__)
 
 Accept = Callable[[Sequence[buffer_service_pb2.Event]], Awaitable[buffer_service_pb2.EnqueueResponse]]

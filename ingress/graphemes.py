@@ -30,11 +30,6 @@ def cut_utf8(text: str, max_bytes: int) -> str:
     return text[: boundary_before(text, fits)]
 
 
-def utf16_units(text: str) -> int:
-    """The length as WhatsApp counts it."""
-    return len(text) + sum(ord(char) > 0xFFFF for char in text)
-
-
 def index_at_utf16(text: str, units: int) -> int:
     """How many characters of the text fit into so many UTF-16 units."""
     if len(text) * 2 <= units:
