@@ -199,15 +199,16 @@ LANGUAGE sql STABLE SET search_path = '' AS $$
     )
 $$;
 
--- Who is too old as well, but never to be contacted: their names are wanted as hashes before they go.
-CREATE FUNCTION public.sdr_marked_and_old(p_before timestamptz, p_limit integer) RETURNS jsonb
+-- Who is too old as well, but never to be contacted: their names are wanted as hashes before they go. Without those of
+-- whom it is known that they stay.
+CREATE FUNCTION public.sdr_marked_and_old(p_before timestamptz, p_held uuid[], p_limit integer) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path = '' AS $$
     SELECT coalesce(jsonb_agg(jsonb_build_object(
         'lead', id, 'tenant', tenant, 'names', to_jsonb(public.sdr_all_names(id))
     )), '[]')
     FROM (
         SELECT id, tenant FROM public.leads AS one WHERE updated_at < p_before AND do_not_contact
-        AND NOT EXISTS (SELECT FROM public.conversations WHERE lead_id = one.id)
+        AND id <> ALL (p_held) AND NOT EXISTS (SELECT FROM public.conversations WHERE lead_id = one.id)
         LIMIT p_limit
     ) AS found
 $$;

@@ -231,12 +231,23 @@ class SupabaseStore:
     async def sweep(self, before_ms: int, *, limit: int) -> Swept:
         before = rows.to_text(before_ms)
         swept = Swept(**await self._client.call("sdr_sweep", p_before=before, p_limit=limit))
-        marked = await self._client.call("sdr_marked_and_old", p_before=before, p_limit=limit)
-        gone = [await self._sweep_marked(one, before) for one in marked]
-        return replace(swept, leads=swept.leads + sum(gone))
+        return replace(swept, leads=swept.leads + await self._sweep_marked(before, limit))
 
-    async def _sweep_marked(self, lead: dict[str, Any], before: str) -> int:
-        """The database has no key: who is never to be contacted leaves it with hashes that are made here."""
+    async def _sweep_marked(self, before: str, limit: int) -> int:
+        """The database has no key: who is never to be contacted leaves it with hashes that are made here. How many
+        went; those that a row of another table holds stay, and keep no others."""
+        gone, held = 0, list[str]()
+        while gone < limit and (
+            marked := await self._client.call("sdr_marked_and_old", p_before=before, p_held=held, p_limit=limit)
+        ):
+            for lead in marked:
+                if await self._sweep_one(lead, before):
+                    gone += 1
+                else:
+                    held.append(lead["lead"])
+        return gone
+
+    async def _sweep_one(self, lead: dict[str, Any], before: str) -> int:
         names = tuple(lead["names"])
         hashes = self._hashes(lead["tenant"], names)
         gone: int = await self._client.call(

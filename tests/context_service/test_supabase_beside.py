@@ -119,6 +119,21 @@ class TestHeldRows:
         assert await sweep(store, clock) == Swept(leads=1)
         assert rows(project, "SELECT phone_number FROM leads ORDER BY 1") == [("551",), ("553",)]
 
+    async def test_marked_ones_that_are_held_keep_no_other(
+        self, project: Database, store: SupabaseStore, clock: ManualClock
+    ) -> None:
+        """With as many of them as a step takes, each step found the same ones."""
+        project.execute(f"""
+            {MEETINGS};
+            INSERT INTO leads (phone_number, do_not_contact, updated_at)
+            SELECT '558199999000' || n, true, timestamptz '2000-01-01' + n * interval '1 day'
+            FROM generate_series(1, 8) AS n;
+            INSERT INTO meetings SELECT id FROM leads ORDER BY updated_at LIMIT 5;
+        """)
+        assert await sweep(store, clock) == Swept(leads=3)
+        assert rows(project, "SELECT count(*) FROM leads JOIN meetings ON lead_id = id") == [(5,)]
+        assert rows(project, "SELECT count(*) FROM do_not_contact") == [(3,)]
+
     @pytest.mark.parametrize("alias", ["phone:551", "phone:552"])
     async def test_a_merge_that_is_held_is_recorded_and_both_are_found(
         self, project: Database, store: SupabaseStore, alias: str
