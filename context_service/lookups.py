@@ -24,6 +24,7 @@ from service_kit.clock import Clock
 from service_kit.errors import Unavailable
 
 T = TypeVar("T")
+MERGES_KEPT = 10_000
 _TRIES = 3
 
 
@@ -81,8 +82,8 @@ class Contexts:
         self._cache = cache
         self._flights: dict[ContextQuery, _Flight] = {}
         self._tasks: set[asyncio.Task[_Found]] = set()
-        # Conversations whose merge the cache knows of: the buffer names them with every later turn.
-        self._merged: set[str] = set()
+        # Conversations whose merge the cache knows of, the oldest first: the buffer names them with every later turn.
+        self._merged: dict[str, None] = {}
 
     # ---- reading
 
@@ -157,10 +158,13 @@ class Contexts:
 
     def _turn_recorded(self, ticket: Ticket, record: TurnRecord, recorded: Recorded | None) -> None:
         merged, after = set(record.merged_conversation_ids), recorded.after if recorded else None
-        if not merged <= self._merged:
+        if not merged <= self._merged.keys():
             # Which conversations show the leads that have become one, only the store knew; and it is rare.
             self._cache.clear()
-            self._merged |= merged if recorded else set()
+            self._merged |= dict.fromkeys(merged if recorded else ())
+            # One that is forgotten here costs the cache once more.
+            while len(self._merged) > MERGES_KEPT:
+                del self._merged[next(iter(self._merged))]
         if recorded is not None and recorded.duplicate:
             # The first answer may have been lost, and with it what it said of the lead.
             self._cache.drop_lead(recorded.lead_id)

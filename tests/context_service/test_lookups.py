@@ -209,6 +209,21 @@ async def test_a_merge_is_shown_at_once_and_costs_no_later_turn_its_hit(cached: 
     assert hits == [False, True, True]
 
 
+async def test_merges_are_not_remembered_without_end(
+    cached: tuple[Contexts, ContextStore], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contexts, _ = cached
+    monkeypatch.setattr("context_service.lookups.MERGES_KEPT", 1)
+    await contexts.record_turn(record("t0", "other", contact="lid:9"))
+    hits = []
+    for number, merged in enumerate(["c2", "c2", "c3", "c2"]):
+        await contexts.load(query("other", contact="lid:9"), 1)
+        turn = record(f"t{number + 1}", "c1", messages=[message(f"m{number}")], merged_conversation_ids=[merged])
+        await contexts.record_turn(turn)
+        hits.append((await contexts.load(query("other", contact="lid:9"), 1)).cache_hit)
+    assert hits == [False, True, False, False]
+
+
 async def test_another_conversation_of_a_merged_lead_is_shown_with_the_one_that_is_left(
     cached: tuple[Contexts, ContextStore],
 ) -> None:
