@@ -24,6 +24,9 @@ def main() -> int:
     except SupervisionError as error:
         say(str(error), error=True)
         return 1
+    except KeyboardInterrupt:
+        say("Not waited for: it may go on stopping. make status.", error=True)
+        return 130
     say(f"Stopped after {time.monotonic() - began:.1f} s. The data stays in {supervisor.data_dir}.")
     return 0
 

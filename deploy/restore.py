@@ -58,21 +58,22 @@ def main() -> int:
         print("Which one? make restore FROM=backups/NAME", file=sys.stderr)
         return 2
     settings = settings_of.strictly()
+    supervisor = Supervisor(settings.data_dir)
+    ran = supervisor.is_running()
     # It goes on when the connection breaks from which it was started.
     signal.signal(signal.SIGHUP, lambda *_: None)
-    stopped = False
     try:
         folder = manifests.folder_of(settings.data_dir, given.source)
         manifest = checked(folder)
         where = places()
         _check_kinds(folder, manifest, where)
         with alone(settings.data_dir, "restore"):
-            stopped = _stop(Supervisor(settings.data_dir), allowed=given.stop == "yes")
+            _stop(supervisor, allowed=given.stop == "yes")
             again = revenants.find(buffer=where.buffer, context=where.context, copy=folder / manifest.buffer.file_name)
             kept = put_in_place(settings, folder, manifest, where)
-    except (BackupError, SupervisionError, Busy) as error:
-        say(str(error), error=True)
-        if stopped:
+    except (BackupError, SupervisionError, Busy, KeyboardInterrupt) as error:
+        say(str(error) or "Given up.", error=True)
+        if ran and not supervisor.stays():
             say("The system was stopped for it, and its data are as before: make up", error=True)
         return 1
     revenants.carry(again, buffer=where.buffer, context=where.context)
@@ -175,10 +176,9 @@ def _check_kinds(folder: Path, manifest: Manifest, where: Places) -> None:
         )
 
 
-def _stop(supervisor: Supervisor, *, allowed: bool) -> bool:
-    """Whether it ran."""
+def _stop(supervisor: Supervisor, *, allowed: bool) -> None:
     if not supervisor.is_running() and not supervisor.left_over():
-        return False
+        return
     if not allowed:
         raise BackupError(
             "The system runs. Its data are replaced only when it does not: make down first, "
@@ -191,7 +191,6 @@ def _stop(supervisor: Supervisor, *, allowed: bool) -> bool:
         )
     say("Finishing what is under way, and stopping ...")
     supervisor.stop()
-    return True
 
 
 def _bring(source: Path, target: Path) -> Path:

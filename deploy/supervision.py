@@ -14,7 +14,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from supervisor.xmlrpc import SupervisorTransport
+from supervisor.xmlrpc import Faults, SupervisorTransport
 
 from deploy.doctor import MANAGER, answers, left_over
 
@@ -28,6 +28,10 @@ _STOP_TIMEOUT_S = 100.0
 
 class SupervisionError(Exception):
     """The process manager does not do what it should; the text says what."""
+
+
+class Stopping(SupervisionError):
+    """Somebody has stopped it; it ends by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,13 +99,21 @@ class Supervisor:
             for name in (MANAGER, *reversed(programs())):
                 self._stop_left_over(name)
 
+    def stays(self) -> bool:
+        """Whether it answers, and is not about to end."""
+        try:
+            return self.is_running() and bool(self._call("getPID"))
+        except SupervisionError:
+            return False
+
     def left_over(self) -> list[str]:
         """Names of what runs on although supervisord is gone, or does not answer; empty while it does."""
         return [] if self.is_running() else sorted(name for _, name in left_over(self.data_dir))
 
     def _shut_down(self) -> None:
         pid = self._pid()
-        self._call("shutdown")
+        with suppress(Stopping):
+            self._call("shutdown")
         self._wait(running=False, timeout_s=_STOP_TIMEOUT_S)
         deadline = time.monotonic() + _START_TIMEOUT_S
         # The file is its last deed. The process may outlast it: in a container without an init nobody reaps it.
@@ -160,6 +172,10 @@ class Supervisor:
         )
         try:
             return getattr(proxy.supervisor, method)(*arguments)
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode != Faults.SHUTDOWN_STATE:
+                raise
+            raise Stopping("It is being stopped: make up starts it again when it is gone.") from None
         except (OSError, HTTPException) as error:
             raise SupervisionError(f"supervisord does not answer on {self._socket}: {error}") from None
         finally:

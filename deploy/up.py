@@ -22,10 +22,13 @@ def main() -> int:
     began = time.monotonic()
     try:
         since = _bring_up(supervisor)
+        failures = wait.until_ready(settings, supervisor, programs=programs(), timeout_s=timeout_s, since=since)
     except SupervisionError as error:
         say(str(error), error=True)
         return 1
-    failures = wait.until_ready(settings, supervisor, programs=programs(), timeout_s=timeout_s, since=since)
+    except KeyboardInterrupt:
+        say("Not waited for: what was started goes on. make status, make down.", error=True)
+        return 130
     if failures:
         say(wait.describe(failures), error=True)
         say("What is up goes on, and the rest is tried again and again: make status, make logs, make down.", error=True)
@@ -42,7 +45,7 @@ def _bring_up(supervisor: Supervisor) -> dict[str, int]:
     is_other = before not in ("", on_disk)
     # Another version of the code is no reason to stop what runs: that is for `make upgrade`.
     changed = started.differences(supervisor.data_dir, with_code=not is_other)
-    if supervisor.is_running() and not changed:
+    if supervisor.stays() and not changed:
         since = wait.log_sizes(supervisor, programs())
         revived = supervisor.revive()
         say(f"Already running{'; tried again: ' + ', '.join(revived) if revived else ''}.")
@@ -52,7 +55,9 @@ def _bring_up(supervisor: Supervisor) -> dict[str, int]:
                 "it on a copy of the data, or make restart."
             )
         return since
-    if supervisor.is_running():
+    if supervisor.is_running() and not supervisor.stays():
+        say("It is being stopped. Finishing what is under way ...")
+    elif supervisor.is_running():
         say(f"Changed since the start: {', '.join(changed)}. Finishing what is under way ...")
         if is_other:
             say(f"Version {on_disk} comes in the place of {before}.")

@@ -151,6 +151,41 @@ def test_the_tools_reach_what_was_started_and_go_on_when_nobody_reads(system: Ru
     assert "Changed since the last start: SDR_LOG_LEVEL." in system.run("up", SDR_LOG_LEVEL="WARNING").stdout
 
 
+def test_what_is_being_stopped_is_waited_for(system: RunningSystem) -> None:
+    """After Ctrl-C on `make down`, or beside another one, the tools ended with a traceback."""
+    assert system.run("up").returncode == 0
+    assert system.run("backup", "--name", "one").returncode == 0
+    assert begin_and_interrupt(system, "down") == 130
+    up = system.run("up")
+    assert up.returncode == 0, up.stderr
+    assert "It is being stopped." in up.stdout
+    assert begin_and_interrupt(system, "restore", "--from", "one", "--stop", "yes") == 1
+    status = system.run("status")
+    assert "Traceback" not in status.stderr
+    down = system.run("down")
+    assert down.returncode == 0, down.stderr
+    assert ready_processes(system) == {}
+
+
+def begin_and_interrupt(system: RunningSystem, module: str, *arguments: str) -> int:
+    """Exit code of a tool that gets a Ctrl-C as soon as it has begun to stop the system."""
+    # A shell ignores Ctrl-C for what it has put in the background.
+    code = (
+        "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        f"runpy.run_module('deploy.{module}', run_name='__main__')"
+    )
+    command = [sys.executable, "-c", code, *arguments]
+    with subprocess.Popen(
+        command, cwd=system.directory, env=system.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as tool:
+        assert tool.stdout and tool.stderr
+        assert "Finishing" in tool.stdout.readline()
+        time.sleep(0.1)
+        tool.send_signal(signal.SIGINT)
+        assert "Traceback" not in tool.stderr.read()
+    return tool.returncode
+
+
 def run_unread(system: RunningSystem, module: str) -> int:
     """Exit code of a tool whose reader has gone."""
     reader, writer = os.pipe()
