@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -22,6 +24,7 @@ from agentic_sdr.common.v1 import message_pb2
 from agentic_sdr.context.v1 import context_service_pb2 as context_pb
 from buffer_service.store.schema import VERSION
 from deploy import doctor
+from deploy.supervision import Supervisor
 from tests.stand_ins.evolution_server import EvolutionServer
 from tests.system.harness import SERVICES, System, new_contact, quiet, webhook
 
@@ -184,6 +187,31 @@ async def test_nothing_is_lost_or_said_twice_across_an_upgrade_under_load(short_
         assert not (system.directory / "rehearsal").exists()
         await system.tool("down")
         assert system.schema() == VERSION + 1
+
+
+async def test_a_change_that_has_begun_goes_on_without_a_reader_and_without_a_terminal(short_tmp: Path) -> None:
+    """Ingress stayed stopped when the first line after that could not be written, or the connection broke."""
+    async with managed(short_tmp) as system:
+        reader, writer = os.pipe()
+        os.close(reader)
+        upgrading = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "deploy.upgrade", cwd=system.checkout, env=system.environ,
+            stdout=writer, stderr=writer, start_new_session=True,
+        )  # fmt: skip
+        os.close(writer)
+        async with asyncio.timeout(90):
+            while not list(system.directory.glob("backups/upgrade-*/manifest.json")):
+                await asyncio.sleep(0.02)
+            os.killpg(upgrading.pid, signal.SIGHUP)
+            while Supervisor(system.directory).stays():
+                await asyncio.sleep(0.02)
+            os.killpg(upgrading.pid, signal.SIGTERM)
+            assert await upgrading.wait() == 0
+        await system.wait_ready()
+        contact = new_contact()
+        await system.deliver(webhook(contact, "oi"))
+        await system.settled(contact, 1)
+        assert system.heard(contact)
 
 
 async def test_a_version_that_does_not_work_changes_nothing(short_tmp: Path) -> None:
