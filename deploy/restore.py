@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +69,7 @@ def main() -> int:
         where = places()
         _check_kinds(folder, manifest, where)
         with alone(settings.data_dir, "restore"):
+            _check_room(manifest, where)
             _stop(supervisor, allowed=given.stop == "yes")
             again = revenants.find(buffer=where.buffer, context=where.context, copy=folder / manifest.buffer.file_name)
             kept = put_in_place(settings, folder, manifest, where)
@@ -174,6 +176,23 @@ def _check_kinds(folder: Path, manifest: Manifest, where: Places) -> None:
             f"{folder} holds a copy of the context, and SDR_CONTEXT_STORE=supabase would not look at it. "
             "Without that setting it can be restored."
         )
+
+
+def _check_room(manifest: Manifest, where: Places) -> None:
+    """Before what runs is stopped for nothing. Raises BackupError."""
+    needed: Counter[int] = Counter()
+    for store, target in zip(manifest.stores, where.paths, strict=False):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            needed[device := target.parent.stat().st_dev] += store.bytes
+            free = shutil.disk_usage(target.parent).free
+        except OSError as error:
+            raise BackupError(f"{target} cannot be put in place: {error}.") from None
+        if free < needed[device]:
+            raise BackupError(
+                f"There is no room for the copy beside {target}: {needed[device] / 1e6:.1f} MB are needed, and "
+                f"{free / 1e6:.1f} MB are free."
+            )
 
 
 def _stop(supervisor: Supervisor, *, allowed: bool) -> None:

@@ -141,7 +141,11 @@ class Upgrade:
         try:
             folder = self._quiet_copy(standby)
             with _uninterrupted():
-                self._supervisor.stop()
+                try:
+                    self._supervisor.stop()
+                except SupervisionError as error:
+                    back = f"git checkout {self.branch} && make up" if self.ref else "make up"
+                    raise UpgradeError(f"{error}\nThe data are as they were: make down, and then {back}") from None
                 say("Starting the new version ...")
                 self._hold.unlink(missing_ok=True)
                 if self._start(standby) != 0:

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import apsw
@@ -225,6 +226,19 @@ def test_a_failing_copy_leaves_what_was_there(
     # What was copied until then is personal data, on a disk that is full.
     assert not list(settings.data_dir.glob("*.incoming"))
     SqliteStore(settings.data_dir / "buffer.db").close()
+
+
+def test_nothing_is_stopped_when_the_disk_is_too_full(
+    settings: SystemSettings, made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was stopped first, and stayed so when the copies did not fit."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1))
+    monkeypatch.setattr(Supervisor, "is_running", lambda _: True)
+    monkeypatch.setattr(Supervisor, "stays", lambda _: True)
+    monkeypatch.setattr(Supervisor, "stop", lambda _: pytest.fail("stopped"))
+    monkeypatch.setattr(sys, "argv", ["restore", "--from", made.name, "--stop", "yes"])
+    assert restore.main() == 1
+    assert "There is no room for the copy" in capsys.readouterr().err
 
 
 def test_there_may_be_nothing_to_keep(settings: SystemSettings, made: Path) -> None:
