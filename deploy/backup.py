@@ -158,7 +158,7 @@ def _look(folder: Path, manifest: Manifest) -> None:
         if not (folder / store.file_name).is_file():
             raise BackupError(
                 f"{folder / store.file_name} is not there: the services keep their data elsewhere. "
-                "Give the same SDR_DATA_DIR that they were started with."
+                f"Give the same SDR_DATA_DIR that they were started with, and delete {FOLDER}/{manifest.name} there."
             )
 
 

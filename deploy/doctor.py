@@ -31,6 +31,7 @@ ADDRESSES = (
 )
 # What the system allows for a socket's path, less what the process manager appends while it makes it.
 LONGEST_SOCKET_PATH = 103 - len(".1234567")
+MANAGER = "supervisord"
 _LISTEN = "0A"
 # By package manager: a new Python, and its venv module where it is apart.
 _INSTALL = {
@@ -79,7 +80,8 @@ def report(missing: Sequence[Missing]) -> str:
 def examine(settings: Mapping[str, str], *, venv: Path, system: str, version: Sequence[int]) -> list[Missing]:
     """Everything that is missing."""
     data = Path(settings[DATA_DIR])
-    running = answers(data / "supervisor.sock")
+    # What lost its process manager is stopped by `make up` before it starts anything.
+    running = answers(data / "supervisor.sock") or bool(left_over(data))
     return [
         *check_system(system),
         *check_python(version),
@@ -135,7 +137,8 @@ def check_data_dir(data: Path) -> list[Missing]:
     """A directory that we may write, or may make."""
     absolute = data.absolute()
     missing = []
-    if len(os.fsencode(str(absolute / "supervisor.sock"))) > LONGEST_SOCKET_PATH or "%" in str(absolute):
+    # The longest is that of an upgrade's rehearsal.
+    if len(os.fsencode(str(absolute / "rehearsal" / "supervisor.sock"))) > LONGEST_SOCKET_PATH or "%" in str(absolute):
         missing.append(
             Missing(f"SDR_DATA_DIR is too long or holds a %: {absolute}", "make up SDR_DATA_DIR=/short/path")
         )
@@ -192,6 +195,33 @@ def answers(path: Path) -> bool:
         except OSError:
             return False
     return True
+
+
+def left_over(data: Path) -> list[tuple[int, str]]:
+    """Process id and name of each process that `make up` has started on this data directory, the process manager's
+    too, whether or not that one answers. They are known by their environment, which only Linux tells."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        try:
+            # The same path may be another directory in a container.
+            if os.readlink(str(process / "ns" / "mnt")) != os.readlink("/proc/self/ns/mnt"):
+                continue
+            environ = dict(line.partition("=")[::2] for line in _strings(process / "environ"))
+            command = _strings(process / "cmdline")
+        except OSError:
+            continue  # Gone meanwhile, or not ours to look into.
+        is_manager = "supervisord.conf" in os.path.basename("".join(command[-2:])) and any(
+            os.path.basename(word) in (MANAGER, f"supervisor.{MANAGER}") for word in command[:3]
+        )
+        socket_path = environ.get("SUPERVISOR_SERVER_URL", "").partition("unix://")[2]
+        folder = environ.get(DATA_DIR, "") if is_manager else os.path.dirname(socket_path)
+        if folder and os.path.realpath(folder) == os.path.realpath(str(data)):
+            found.append((int(process.name), MANAGER if is_manager else environ.get("SUPERVISOR_PROCESS_NAME", "")))
+    return found
+
+
+def _strings(path: Path) -> list[str]:
+    return os.fsdecode(path.read_bytes()).split("\0")
 
 
 def _may_write(folder: Path) -> bool:

@@ -18,11 +18,13 @@ from agentic_sdr.buffer.v1 import buffer_service_pb2
 from agentic_sdr.buffer.v1.buffer_service_pb2_grpc import BufferServiceStub
 from agentic_sdr.common.v1 import message_pb2, turn_pb2
 from context_service.app import check_project
+from context_service.privacy import KEY_FILE
 from context_service.settings import ContextSettings
 from deploy import manifest as manifests
 from deploy import restore, wait
 from deploy import settings as settings_of
 from deploy.manifest import BackupError
+from deploy.output import say
 from deploy.probe import CHANNEL_OPTIONS
 from deploy.settings import SystemSettings
 from deploy.supervision import SupervisionError, Supervisor, programs
@@ -49,12 +51,12 @@ def main() -> int:
     supervisor = Supervisor(folder)
     try:
         try:
-            _sweep(supervisor)
+            sweep(supervisor)
             return _rehearse(settings, given.backup, supervisor)
         finally:
-            _sweep(supervisor)
+            sweep(supervisor)
     except (BackupError, SupervisionError) as error:
-        print(error, file=sys.stderr)
+        say(str(error), error=True)
         return 1
 
 
@@ -69,24 +71,26 @@ def _rehearse(settings: SystemSettings, name: str, supervisor: Supervisor) -> in
     environ = _environ(folder, where)
     alone = load(SystemSettings, environ=environ)
     restore.put_in_place(alone, source, manifest, where)
+    with contextlib.suppress(FileNotFoundError):  # It is in the settings, or there is none yet.
+        # Marks of another key would stop the start.
+        shutil.copy2(settings.data_dir / KEY_FILE, folder / KEY_FILE)
     supervisor.start(environ)
     timeout_s = settings_of.starting_s()
     failures = wait.until_ready(alone, supervisor, programs=programs(), timeout_s=timeout_s, since={})
     if failures:
-        print(wait.describe(failures), file=sys.stderr)
+        say(wait.describe(failures), error=True)
         return 1
     began = time.monotonic()
     if not _answers(alone):
-        print(f"It came up, but did not answer a message within {_ANSWER_S:.0f} s.", file=sys.stderr)
+        say(f"It came up, but did not answer a message within {_ANSWER_S:.0f} s.", error=True)
         return 1
-    print(f"It came up on a copy of the data, and answered after {time.monotonic() - began:.1f} s.")
+    say(f"It came up on a copy of the data, and answered after {time.monotonic() - began:.1f} s.")
     return 0
 
 
-def _sweep(supervisor: Supervisor) -> None:
+def sweep(supervisor: Supervisor) -> None:
     """Nothing is left of it: the copy holds personal data."""
-    if supervisor.is_running():
-        supervisor.stop()
+    supervisor.stop()
     shutil.rmtree(supervisor.data_dir, ignore_errors=True)
 
 

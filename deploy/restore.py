@@ -3,8 +3,10 @@
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,10 +18,12 @@ from context_service.privacy import contact_hasher
 from context_service.settings import ContextSettings
 from context_service.store.schema import migrations as context_migrations
 from deploy import manifest as manifests
-from deploy import revenants
+from deploy import revenants, started
 from deploy import settings as settings_of
+from deploy.alone import Busy, alone
 from deploy.backup import name_of_now
 from deploy.manifest import BackupError, Manifest
+from deploy.output import say
 from deploy.settings import SystemSettings
 from deploy.supervision import SupervisionError, Supervisor
 from service_kit.backups import remove_store, sync_folder
@@ -55,31 +59,35 @@ def main() -> int:
         print("Which one? make restore FROM=backups/NAME", file=sys.stderr)
         return 2
     settings = settings_of.strictly()
-    stopped = False
+    supervisor = Supervisor(settings.data_dir)
+    ran = supervisor.is_running()
+    # It goes on when the connection breaks from which it was started.
+    signal.signal(signal.SIGHUP, lambda *_: None)
     try:
         folder = manifests.folder_of(settings.data_dir, given.source)
         manifest = checked(folder)
         where = places()
         _check_kinds(folder, manifest, where)
-        stopped = _stop(Supervisor(settings.data_dir), allowed=given.stop == "yes")
-        again = revenants.find(buffer=where.buffer, context=where.context, copy=folder / manifest.buffer.file_name)
-        kept = put_in_place(settings, folder, manifest, where)
-    except (BackupError, SupervisionError) as error:
-        print(error, file=sys.stderr)
-        if stopped:
-            print("The system was stopped for it, and its data are as before: make up", file=sys.stderr)
+        with alone(settings.data_dir, "restore"):
+            _check_room(manifest, where)
+            _stop(supervisor, allowed=given.stop == "yes")
+            again = revenants.find(buffer=where.buffer, context=where.context, copy=folder / manifest.buffer.file_name)
+            kept = put_in_place(settings, folder, manifest, where)
+    except (BackupError, SupervisionError, Busy, KeyboardInterrupt) as error:
+        say(str(error) or "Given up.", error=True)
+        if ran and not supervisor.stays():
+            say("The system was stopped for it, and its data are as before: make up", error=True)
         return 1
     revenants.carry(again, buffer=where.buffer, context=where.context)
-    print(f"Restored   {folder}, made {manifest.created} by version {manifest.version}")
+    say(f"Restored   {folder}, made {manifest.created} by version {manifest.version}")
     if kept is not None:
-        print(f"Kept aside {kept}: what was there until now. It is personal data too: delete it when it is not needed.")
-    print(
+        say(f"Kept aside {kept}: what was there until now. It is personal data too: delete it when it is not needed.")
+    say(
         "What came in after that is not known any more, and is not answered again by itself. "
         f"Handed to a human: open turns {manifest.open_turns}, waiting messages {manifest.pending_messages}.",
-        flush=True,
     )
     if manifest.context is None:
-        print(_CONTEXT_STAYED, flush=True)
+        say(_CONTEXT_STAYED)
     code = start()
     context = load(ContextSettings)
     hasher = contact_hasher(context.privacy_key.get_secret_value(), context.data_dir)
@@ -114,8 +122,14 @@ def put_in_place(settings: SystemSettings, folder: Path, manifest: Manifest, whe
         if in_use(target):
             raise BackupError(f"{target} is in use by a process that make up did not start: stop it first.")
     try:
-        arrived = {name: _bring(source, targets[name]) for name, source in sources.items()}
-        kept = _keep(settings.data_dir, targets)
+        try:
+            arrived = {name: _bring(source, targets[name]) for name, source in sources.items()}
+            kept = _keep(settings.data_dir, targets)
+        except BaseException:
+            # Personal data, and on a full disk what fills it.
+            for target in targets.values():
+                remove_store(_incoming(target))
+            raise
         for name, incoming in arrived.items():
             target = targets[name]
             for suffix in _BESIDE:
@@ -147,7 +161,7 @@ def in_use(path: Path) -> bool:
 
 def start() -> int:
     """`make up`, in a process of its own: its code may be another version than ours."""
-    return subprocess.run([sys.executable, "-m", "deploy.up"], check=False).returncode
+    return subprocess.run([sys.executable, "-m", "deploy.up"], check=False, start_new_session=True).returncode
 
 
 def _check_kinds(folder: Path, manifest: Manifest, where: Places) -> None:
@@ -164,24 +178,44 @@ def _check_kinds(folder: Path, manifest: Manifest, where: Places) -> None:
         )
 
 
-def _stop(supervisor: Supervisor, *, allowed: bool) -> bool:
-    """Whether it ran."""
-    if not supervisor.is_running():
-        return False
+def _check_room(manifest: Manifest, where: Places) -> None:
+    """Before what runs is stopped for nothing. Raises BackupError."""
+    needed: Counter[int] = Counter()
+    for store, target in zip(manifest.stores, where.paths, strict=False):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            needed[device := target.parent.stat().st_dev] += store.bytes
+            free = shutil.disk_usage(target.parent).free
+        except OSError as error:
+            raise BackupError(f"{target} cannot be put in place: {error}.") from None
+        if free < needed[device]:
+            raise BackupError(
+                f"There is no room for the copy beside {target}: {needed[device] / 1e6:.1f} MB are needed, and "
+                f"{free / 1e6:.1f} MB are free."
+            )
+
+
+def _stop(supervisor: Supervisor, *, allowed: bool) -> None:
+    if not supervisor.is_running() and not supervisor.left_over():
+        return
     if not allowed:
         raise BackupError(
             "The system runs. Its data are replaced only when it does not: make down first, "
             "or let this stop it: make restore FROM=… STOP=yes"
         )
-    print("Finishing what is under way, and stopping ...")
+    if changed := started.differences(supervisor.data_dir, with_code=False):
+        raise BackupError(
+            f"What runs was started with other settings than these: {', '.join(changed)}. Give them as they were, on "
+            "this line or in .env; or make down first."
+        )
+    say("Finishing what is under way, and stopping ...")
     supervisor.stop()
-    return True
 
 
 def _bring(source: Path, target: Path) -> Path:
     """A durable copy beside its place: from here on there is only renaming."""
     target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    incoming = target.with_name(f"{target.name}.incoming")
+    incoming = _incoming(target)
     remove_store(incoming)
     with os.fdopen(os.open(incoming, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
         with source.open("rb") as copy:
@@ -189,6 +223,10 @@ def _bring(source: Path, target: Path) -> Path:
         out.flush()
         os.fsync(out.fileno())
     return incoming
+
+
+def _incoming(target: Path) -> Path:
+    return target.with_name(f"{target.name}.incoming")
 
 
 def _keep(data_dir: Path, targets: dict[str, Path]) -> Path | None:

@@ -1,9 +1,12 @@
 """What the tools of this folder have to know of the processes' settings. Run, it says what is wrong with them."""
 
+import os
 import sys
 
 from pydantic import ValidationError
 
+from deploy import started
+from deploy.doctor import answers
 from ingress.edge_settings import EdgeSettings
 from ingress.settings import AdminSettings
 from service_kit.addresses import AgentAddress, BufferAddress, ContextAddress
@@ -39,9 +42,13 @@ def starting_s() -> float:
 
 
 def leniently() -> SystemSettings:
-    """The same, although a name may be misspelt: what runs must be seen and stopped all the same."""
+    """The same, although a name may be misspelt: what runs must be seen and stopped all the same. Addresses that were
+    given on the line of `make up` are those of what runs, unless they are given again."""
     try:
-        return load(SystemSettings)
+        settings = load(SystemSettings)
+        if answers(settings.data_dir / "supervisor.sock"):
+            return load(SystemSettings, environ={**started.addresses(settings.data_dir), **os.environ})
+        return settings
     except ConfigurationError as error:
         print(f"The settings are wrong:\n{error}\n", file=sys.stderr)
     try:

@@ -3,6 +3,7 @@
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +25,7 @@ class Facts:
     stats: buffer_service_pb2.GetStatsResponse | None
     console: dict[str, Any] | None
     agent: agent_service_pb2.GetAgentResponse | None
+    left_over: Sequence[str] = ()
 
 
 def main() -> int:
@@ -48,6 +50,7 @@ def gather(settings: SystemSettings, supervisor: Supervisor) -> Facts:
         stats=probe.stats(settings),
         console=probe.console_status(settings),
         agent=probe.agent(settings),
+        left_over=supervisor.left_over(),
     )
 
 
@@ -76,12 +79,16 @@ def ago(then_s: float, now_s: float) -> str:
 def _services(settings: SystemSettings, facts: Facts) -> list[str]:
     addresses = {**probe.grpc_addresses(settings), "ingress": settings.ingress_address}
     lines = []
-    if not facts.processes:
+    if facts.left_over:
+        lines.append(f"  running on without a process manager: {', '.join(facts.left_over)}; make up mends it")
+    elif not facts.processes:
         lines.append("  nothing is running: make up")
     for program, health in facts.health.items():
         process = facts.processes.get(program)
         if process is None and health == "no answer":
             state = "down"
+        elif process is None and program in facts.left_over:
+            state = health
         elif process is None:
             state = f"{health}, but not started by make up with this data directory"
         elif process.is_up:

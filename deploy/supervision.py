@@ -1,6 +1,7 @@
 """The process manager of one data directory: start it, ask it, stop it."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -13,19 +14,24 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from supervisor.xmlrpc import SupervisorTransport
+from supervisor.xmlrpc import Faults, SupervisorTransport
 
-from deploy.doctor import answers
+from deploy.doctor import MANAGER, answers, left_over
 
 CONFIG_FILE = Path(__file__).with_name("supervisord.conf")
 _PROGRAM = "program:"
 _START_TIMEOUT_S = 10.0
-# Four programs, one after the other, 22 s each at worst.
+_PROGRAM_STOP_S = 22.0
+# Four programs, one after the other.
 _STOP_TIMEOUT_S = 100.0
 
 
 class SupervisionError(Exception):
     """The process manager does not do what it should; the text says what."""
+
+
+class Stopping(SupervisionError):
+    """Somebody has stopped it; it ends by itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,14 +91,48 @@ class Supervisor:
         self._wait(running=True, timeout_s=_START_TIMEOUT_S)
 
     def stop(self) -> None:
-        """Let every program drain, stop it, and then supervisord; returns when all of it is gone."""
+        """Let every program drain, stop it, and then supervisord; returns when all of it is gone, also what runs on
+        without a supervisord that answers."""
+        if self.is_running():
+            self._shut_down()
+        if self.left_over():
+            for name in (MANAGER, *reversed(programs())):
+                self._stop_left_over(name)
+
+    def stays(self) -> bool:
+        """Whether it answers, and is not about to end."""
+        try:
+            return self.is_running() and bool(self._call("getPID"))
+        except SupervisionError:
+            return False
+
+    def left_over(self) -> list[str]:
+        """Names of what runs on although supervisord is gone, or does not answer; empty while it does."""
+        return [] if self.is_running() else sorted(name for _, name in left_over(self.data_dir))
+
+    def _shut_down(self) -> None:
         pid = self._pid()
-        self._call("shutdown")
+        with suppress(Stopping):
+            self._call("shutdown")
         self._wait(running=False, timeout_s=_STOP_TIMEOUT_S)
         deadline = time.monotonic() + _START_TIMEOUT_S
         # The file is its last deed. The process may outlast it: in a container without an init nobody reaps it.
         while pid is not None and self._pid() == pid and _is_alive(pid) and time.monotonic() < deadline:
             time.sleep(0.05)
+
+    def _stop_left_over(self, name: str) -> None:
+        def pids() -> list[int]:
+            return [pid for pid, found in left_over(self.data_dir) if found == name]
+
+        for how in (signal.SIGTERM, signal.SIGKILL):
+            for pid in pids():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, how)
+            deadline = time.monotonic() + (_STOP_TIMEOUT_S if name == MANAGER else _PROGRAM_STOP_S)
+            while pids():
+                if time.monotonic() > deadline:
+                    break
+                time.sleep(0.05)
 
     def states(self) -> dict[str, ProcessState]:
         """What every program does; empty when supervisord does not run."""
@@ -132,6 +172,10 @@ class Supervisor:
         )
         try:
             return getattr(proxy.supervisor, method)(*arguments)
+        except xmlrpc.client.Fault as fault:
+            if fault.faultCode != Faults.SHUTDOWN_STATE:
+                raise
+            raise Stopping("It is being stopped: make up starts it again when it is gone.") from None
         except (OSError, HTTPException) as error:
             raise SupervisionError(f"supervisord does not answer on {self._socket}: {error}") from None
         finally:

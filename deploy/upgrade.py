@@ -5,21 +5,27 @@ once more, everything stops, and the new version starts on the real data, which 
 """
 
 import argparse
+import os
 import shlex
+import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import apsw
 
 from buffer_service.store import copies
-from deploy import backup, probe, restore, version
+from deploy import backup, probe, rehearsal, restore, started, version
 from deploy import manifest as manifests
 from deploy import settings as settings_of
+from deploy.alone import Busy, alone
 from deploy.manifest import BackupError
+from deploy.output import say
 from deploy.settings import SystemSettings
 from deploy.standby import Standby
 from deploy.supervision import SupervisionError, Supervisor
@@ -40,17 +46,27 @@ def main() -> int:
     given = parser.parse_args()
     settings = settings_of.strictly()
     upgrade = Upgrade(settings=settings, install=shlex.split(given.install), ref=given.ref)
+    signal.signal(signal.SIGTERM, _end)
+    # It goes on when the connection breaks from which it was started.
+    signal.signal(signal.SIGHUP, lambda *_: None)
     try:
         upgrade.check()
-    except UpgradeError as error:
-        print(error, file=sys.stderr)
+        with alone(settings.data_dir, "upgrade"):
+            return _upgrade(upgrade)
+    except (UpgradeError, Busy) as error:
+        say(str(error), error=True)
         return 2
+
+
+def _upgrade(upgrade: "Upgrade") -> int:
     try:
         upgrade.rehearse()
         upgrade.change_over()
     except (UpgradeError, BackupError, SupervisionError) as error:
-        print(error, file=sys.stderr)
+        say(str(error), error=True)
         return 1
+    except KeyboardInterrupt:
+        return 130
     return 0
 
 
@@ -66,6 +82,8 @@ class Upgrade:
 
     def __post_init__(self) -> None:
         self._supervisor = Supervisor(self.settings.data_dir)
+        # While it is there, nothing that dies is started again: supervisord.conf.
+        self._hold = self.settings.data_dir / "upgrading"
 
     # ---- before anything changes
 
@@ -76,6 +94,11 @@ class Upgrade:
         down = [name for name in _COPIED if probe.health(self.settings, name) != "ready"]
         if down:
             raise UpgradeError(f"{' and '.join(down)} cannot be copied: not ready. make status, make logs.")
+        if changed := started.differences(self.settings.data_dir, with_code=False):
+            raise UpgradeError(
+                f"What runs was started with other settings than these: {', '.join(changed)}. Give them as they were, "
+                "on this line or in .env; or change over to these first: make up"
+            )
         self.before = version.remembered(self.settings.data_dir) or version.current()
         if not self.ref:
             return
@@ -89,38 +112,47 @@ class Upgrade:
         """The new version on a copy of the data, while the old one runs. Raises UpgradeError, and all is as before."""
         name = backup.name_of_now("rehearsal-")
         try:
-            _say("Copying the data ...")
+            say("Copying the data ...")
             folder, _ = backup.make(self.settings, name)
             self._take_code()
-            _say("Trying the new version on the copy; the old one goes on ...")
+            say("Trying the new version on the copy; the old one goes on ...")
             if _run([sys.executable, "-m", "deploy.rehearsal", name]) != 0:
                 raise UpgradeError("The new version does not work here.")
             backup.delete(folder)
         except BaseException as error:
-            backup.delete(manifests.folder_of(self.settings.data_dir, name))
-            self._give_code_back()
+            with _uninterrupted():
+                backup.delete(manifests.folder_of(self.settings.data_dir, name))
+                self._give_code_back()
+                # The rehearsal tidies up after itself, unless it was killed.
+                rehearsal.sweep(Supervisor(self.settings.data_dir / rehearsal.FOLDER))
+            story = f"Nothing was changed: {self.before} runs on as before.{self._advice()}"
             if not isinstance(error, UpgradeError | BackupError):
+                say(f"Given up. {story}", error=True)
                 raise
-            raise UpgradeError(
-                f"{error}\nNothing was changed: {self.before} runs on as before.{self._advice()}"
-            ) from None
+            raise UpgradeError(f"{error}\n{story}") from None
 
     # ---- the change
 
     def change_over(self) -> None:
         """Drain, copy, stop, start. Raises UpgradeError after it went back as far as it can."""
-        _say("Ingress finishes what is under way; webhooks get 503 and are repeated ...")
+        say("Ingress finishes what is under way; webhooks get 503 and are repeated ...")
         began = time.monotonic()
         standby = Standby(self.settings.ingress_address)
         try:
             folder = self._quiet_copy(standby)
-            self._supervisor.stop()
-            _say("Starting the new version ...")
-            if self._start(standby) != 0:
-                self._go_back(folder)
+            with _uninterrupted():
+                try:
+                    self._supervisor.stop()
+                except SupervisionError as error:
+                    back = f"git checkout {self.branch} && make up" if self.ref else "make up"
+                    raise UpgradeError(f"{error}\nThe data are as they were: make down, and then {back}") from None
+                say("Starting the new version ...")
+                self._hold.unlink(missing_ok=True)
+                if self._start(standby) != 0:
+                    self._go_back(folder)
         finally:
             standby.close()
-        _say(
+        say(
             f"\nUpgraded from {self.before} to {version.current()}; webhooks waited {time.monotonic() - began:.1f} s "
             f"({standby.answered} were told to come again).\nThe data as they were: {folder}\n"
             "They are personal data: delete them when you are content."
@@ -128,7 +160,7 @@ class Upgrade:
 
     def _start(self, standby: Standby) -> int:
         """`make up`; the stand-in leaves when ingress begins to start, which needs the address a second later."""
-        with subprocess.Popen([sys.executable, "-m", "deploy.up"]) as up:
+        with subprocess.Popen([sys.executable, "-m", "deploy.up"], start_new_session=True) as up:
             while up.poll() is None and not self._supervisor.is_running():
                 time.sleep(0.02)
             standby.close()
@@ -138,14 +170,14 @@ class Upgrade:
         try:
             self._supervisor.stop_program(_INGRESS)
             if not standby.open():
-                _say(f"Nothing can listen on {self.settings.ingress_address}: webhooks are refused, and repeated too.")
+                say(f"Nothing can listen on {self.settings.ingress_address}: webhooks are refused, and repeated too.")
             folder, steps = backup.make(self.settings, backup.name_of_now("upgrade-"), quiesced=True)
         except BaseException:
             standby.close()
-            self._supervisor.start_program(_INGRESS)
             self._give_code_back()
+            self._supervisor.start_program(_INGRESS)
             raise
-        _say("\n".join([f"Backup     {folder}", *(f"  {step}" for step in steps)]))
+        say("\n".join([f"Backup     {folder}", *(f"  {step}" for step in steps)]))
         return folder
 
     def _go_back(self, folder: Path) -> None:
@@ -188,9 +220,11 @@ class Upgrade:
     # ---- code
 
     def _take_code(self) -> None:
-        if self.ref and version.git("checkout", "--quiet", self.ref) is None:
-            raise UpgradeError(f"git cannot check out {self.ref}.")
-        _say("Installing what it needs ...")
+        if self.ref:
+            self._hold.write_text(f"{os.getpid()}\n")
+            if version.git("checkout", "--quiet", self.ref) is None:
+                raise UpgradeError(f"git cannot check out {self.ref}.")
+        say("Installing what it needs ...")
         if _run(self.install) != 0:
             raise UpgradeError("What the new version needs cannot be installed.")
 
@@ -198,7 +232,8 @@ class Upgrade:
         if not (self.ref and self.branch):
             return
         if version.git("checkout", "--quiet", self.branch) is None or _run(self.install) != 0:
-            _say(f"The old code did not come back by itself: git checkout {self.branch} && make up")
+            say(f"The old code did not come back by itself: git checkout {self.branch} && make up")
+        self._hold.unlink(missing_ok=True)
 
     def _advice(self) -> str:
         if self.ref:
@@ -218,11 +253,28 @@ def _schema(path: Path) -> int:
 
 
 def _run(command: list[str]) -> int:
-    return subprocess.run(command, check=False).returncode
+    with subprocess.Popen(command) as child:
+        try:
+            return child.wait()
+        except BaseException:
+            child.terminate()
+            raise
 
 
-def _say(text: str) -> None:
-    print(text, flush=True)
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Half of a change is none: it goes on when somebody presses Ctrl-C."""
+    # No SIG_IGN, which what is started here would inherit.
+    before = {one: signal.signal(one, lambda *_: None) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for one, handler in before.items():
+            signal.signal(one, handler)
+
+
+def _end(*_: object) -> NoReturn:
+    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import apsw
@@ -27,7 +28,8 @@ from buffer_service.store import copies
 from buffer_service.store import schema as buffer_schema
 from buffer_service.store.sqlite import SqliteStore
 from context_service.store import schema
-from deploy import backup, manifest, rehearsal, restore, upgrade, wait
+from deploy import backup, manifest, rehearsal, restore, started, upgrade, wait
+from deploy.alone import Busy, alone
 from deploy.manifest import BackupError
 from deploy.settings import SystemSettings
 from deploy.standby import RETRY_AFTER_S, Standby
@@ -221,7 +223,22 @@ def test_a_failing_copy_leaves_what_was_there(
     monkeypatch.setattr(shutil, "copyfileobj", full)
     with pytest.raises(BackupError, match="No space left"):
         restore.put_in_place(settings, made, checked, restore.places())
+    # What was copied until then is personal data, on a disk that is full.
+    assert not list(settings.data_dir.glob("*.incoming"))
     SqliteStore(settings.data_dir / "buffer.db").close()
+
+
+def test_nothing_is_stopped_when_the_disk_is_too_full(
+    settings: SystemSettings, made: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It was stopped first, and stayed so when the copies did not fit."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1))
+    monkeypatch.setattr(Supervisor, "is_running", lambda _: True)
+    monkeypatch.setattr(Supervisor, "stays", lambda _: True)
+    monkeypatch.setattr(Supervisor, "stop", lambda _: pytest.fail("stopped"))
+    monkeypatch.setattr(sys, "argv", ["restore", "--from", made.name, "--stop", "yes"])
+    assert restore.main() == 1
+    assert "There is no room for the copy" in capsys.readouterr().err
 
 
 def test_there_may_be_nothing_to_keep(settings: SystemSettings, made: Path) -> None:
@@ -323,9 +340,40 @@ def test_a_rehearsal_gives_a_model_the_time_that_make_up_gives_it(
     monkeypatch.setenv("SDR_AGENT_MODEL", model)
     monkeypatch.setattr(Supervisor, "start", lambda self, environ: None)
     monkeypatch.setattr(wait, "until_ready", not_ready)
+    (settings.data_dir / "privacy.key").write_text("key")
     second = Supervisor(settings.data_dir / rehearsal.FOLDER)
     assert rehearsal._rehearse(settings, made.name, second) == 1
     assert waited == [patience_s]
+    assert (second.data_dir / "privacy.key").read_text() == "key"
+
+
+def test_settings_of_the_line_that_are_not_given_again_are_missed(
+    settings: SystemSettings, made: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`make up SDR_AGENT_MODEL=…`, then `make upgrade`: another model answered from then on, and nobody said so."""
+    monkeypatch.setenv("SDR_AGENT_MODEL", "openai:gpt")
+    started.remember(settings.data_dir)
+    monkeypatch.delenv("SDR_AGENT_MODEL")
+    monkeypatch.setattr(Supervisor, "is_running", lambda _: True)
+    monkeypatch.setattr(Supervisor, "stop", lambda _: pytest.fail("stopped"))
+    monkeypatch.setattr("deploy.probe.health", lambda *_: "ready")
+    with pytest.raises(upgrade.UpgradeError, match="other settings than these: SDR_AGENT_MODEL"):
+        upgrading(settings).check()
+    with pytest.raises(BackupError, match="other settings than these: SDR_AGENT_MODEL"):
+        restore._stop(Supervisor(settings.data_dir), allowed=True)
+    monkeypatch.setenv("SDR_AGENT_MODEL", "openai:gpt")
+    # The process manager's configuration comes with the code, and may be another.
+    (made / started.CONFIG_FILE.name).write_text("[supervisord]")
+    monkeypatch.setattr(started, "CONFIG_FILE", made / started.CONFIG_FILE.name)
+    upgrading(settings).check()
+
+
+def test_one_tool_at_a_time(tmp_path: Path) -> None:
+    busy = pytest.raises(Busy, match=rf"make upgrade \(process {os.getpid()}\) is at work")
+    with alone(tmp_path, "upgrade"), busy, alone(tmp_path, "restore"):
+        pass
+    with alone(tmp_path, "restore"):
+        pass
 
 
 async def test_data_that_the_old_version_can_read_stay(settings: SystemSettings, made: Path) -> None:

@@ -37,7 +37,7 @@ def test_the_configuration_names_the_four_programs(tmp_path: Path) -> None:
         assert (restart, starts, stops, sign, merged) == ("True", "1", "22", "15", "True")
         assert int(retries) >= 1_000_000
         assert log == f"{tmp_path}/logs/{name}.log"
-        assert run == f'"/a venv/bin/python" -m {name}'
+        assert run.endswith(f'exec "$VIRTUAL_ENV/bin/python" -m {name}\'')
     # Stopped first, so that the others can finish what it has begun.
     assert max(read, key=lambda name: int(read[name][0])) == "ingress"
 

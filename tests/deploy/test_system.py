@@ -1,8 +1,12 @@
 """The four processes under the process manager: up, looked at, one killed, up again, down."""
 
+import json
 import os
 import re
+import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -77,3 +81,120 @@ def test_changed_settings_are_taken_over(system: RunningSystem) -> None:
     mended = system.run("up", SDR_LOG_LEVEL="WARNING")
     assert mended.returncode == 0, mended.stderr
     assert "Changed since the start: SDR_CONTEXT_STORE, SDR_LOG_LEVEL." in mended.stdout
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only there they can be found")
+def test_what_lost_its_process_manager_is_found_and_stopped(system: RunningSystem) -> None:
+    """After `kill -9` of supervisord the four went on, and `make down` said that nothing runs."""
+    assert system.run("up").returncode == 0
+    orphans = ready_processes(system)
+    os.kill(int((system.data_dir / "supervisord.pid").read_text()), signal.SIGKILL)
+    status = system.run("status").stdout
+    assert "running on without a process manager: agent_service, buffer_service, context_service, ingress" in status
+    assert status.count(" ready\n") == len(SERVICES), status
+
+    up = system.run("up")
+    assert up.returncode == 0, up.stderr
+    assert "Without a process manager: agent_service, " in up.stdout
+    assert not any(map(is_alive, orphans.values()))
+
+    again = ready_processes(system)
+    assert sorted(again) == sorted(SERVICES)
+    os.kill(int((system.data_dir / "supervisord.pid").read_text()), signal.SIGKILL)
+    down = system.run("down")
+    assert down.returncode == 0, down.stderr
+    assert "Without a process manager: agent_service, " in down.stdout
+    assert not any(map(is_alive, again.values()))
+    assert "Nothing runs in" in system.run("down").stdout
+    log = (system.data_dir / "logs" / "ingress.log").read_text()
+    assert "Traceback" not in log
+
+    # The same when the files are gone from which one sees that it runs.
+    assert system.run("up").returncode == 0
+    last = ready_processes(system)
+    shutil.rmtree(system.data_dir)
+    down = system.run("down")
+    # The buffer may be between two starts: it notices.
+    assert re.search("Without a process manager: agent_service, .*ingress, supervisord", down.stdout)
+    assert not any(map(is_alive, last.values()))
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return not Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0].startswith("Z")
+    except OSError:
+        return False
+
+
+def test_the_tools_reach_what_was_started_and_go_on_when_nobody_reads(system: RunningSystem) -> None:
+    """Addresses that were given on the line of `make up` were forgotten by the tools, which then asked at the defaults:
+    nobody, or another system. And a closed pipe could end `make restart` between stop and start."""
+    assert run_unread(system, "up") == 0
+    started_at = dict(system.addresses)
+    for name in started_at:
+        del system.environ[name]
+    assert sorted(ready_processes(system)) == sorted(SERVICES)
+    assert system.run("backup", "--name", "one").returncode == 0
+    export = system.run("export", "--contact", "+55 81 99999-0001")
+    assert "does not answer" not in export.stderr
+    system.environ.update(started_at)
+
+    # After `git pull`, the process manager's configuration may be another too.
+    (system.data_dir / "started_version").write_text("v0\n")
+    noted = system.data_dir / "started_with.json"
+    noted.write_text(json.dumps({**json.loads(noted.read_text()), "supervisord.conf": "another"}))
+    up = system.run("up")
+    assert "Already running." in up.stdout
+    assert "That is version v0; the code on disk is " in up.stdout
+    assert run_unread(system, "down") == 0
+    assert ready_processes(system) == {}
+    assert "Changed since the last start: SDR_LOG_LEVEL." in system.run("up", SDR_LOG_LEVEL="WARNING").stdout
+
+
+def test_what_is_being_stopped_is_waited_for(system: RunningSystem) -> None:
+    """After Ctrl-C on `make down`, or beside another one, the tools ended with a traceback."""
+    assert system.run("up").returncode == 0
+    assert system.run("backup", "--name", "one").returncode == 0
+    assert begin_and_interrupt(system, "down") == 130
+    up = system.run("up")
+    assert up.returncode == 0, up.stderr
+    assert "It is being stopped." in up.stdout
+    assert begin_and_interrupt(system, "restore", "--from", "one", "--stop", "yes") == 1
+    status = system.run("status")
+    assert "Traceback" not in status.stderr
+    down = system.run("down")
+    assert down.returncode == 0, down.stderr
+    assert ready_processes(system) == {}
+
+
+def begin_and_interrupt(system: RunningSystem, module: str, *arguments: str) -> int:
+    """Exit code of a tool that gets a Ctrl-C as soon as it has begun to stop the system."""
+    # A shell ignores Ctrl-C for what it has put in the background.
+    code = (
+        "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        f"runpy.run_module('deploy.{module}', run_name='__main__')"
+    )
+    command = [sys.executable, "-c", code, *arguments]
+    with subprocess.Popen(
+        command, cwd=system.directory, env=system.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as tool:
+        assert tool.stdout and tool.stderr
+        assert "Finishing" in tool.stdout.readline()
+        time.sleep(0.1)
+        tool.send_signal(signal.SIGINT)
+        assert "Traceback" not in tool.stderr.read()
+    return tool.returncode
+
+
+def run_unread(system: RunningSystem, module: str) -> int:
+    """Exit code of a tool whose reader has gone."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        command = [sys.executable, "-m", f"deploy.{module}"]
+        done = subprocess.run(
+            command, cwd=system.directory, env=system.environ, stdout=writer, timeout=120, check=False
+        )
+        return done.returncode
+    finally:
+        os.close(writer)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -14,12 +16,15 @@ from typing import NamedTuple
 
 import aiohttp
 import apsw
+import grpc
 import pytest
 
 from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
 from agentic_sdr.common.v1 import message_pb2
 from agentic_sdr.context.v1 import context_service_pb2 as context_pb
 from buffer_service.store.schema import VERSION
+from deploy import doctor
+from deploy.supervision import Supervisor
 from tests.stand_ins.evolution_server import EvolutionServer
 from tests.system.harness import SERVICES, System, new_contact, quiet, webhook
 
@@ -166,6 +171,9 @@ async def test_nothing_is_lost_or_said_twice_across_an_upgrade_under_load(short_
         system.git("branch", "old")
         new = system.commit("migrates", MIGRATES)
         system.git("checkout", "-q", "old")
+        # The copy's marks are of this system's key: without it no upgrade was possible from the first one on.
+        marked = await system.tool("forget", "--contact", "+55 81 99999-0001", "--do-not-contact", "yes")
+        assert marked.code == 0, marked.err
         async with Load(system, leads=4) as load:
             await asyncio.sleep(1)
             done = await system.tool("upgrade", "--ref", new)
@@ -179,6 +187,31 @@ async def test_nothing_is_lost_or_said_twice_across_an_upgrade_under_load(short_
         assert not (system.directory / "rehearsal").exists()
         await system.tool("down")
         assert system.schema() == VERSION + 1
+
+
+async def test_a_change_that_has_begun_goes_on_without_a_reader_and_without_a_terminal(short_tmp: Path) -> None:
+    """Ingress stayed stopped when the first line after that could not be written, or the connection broke."""
+    async with managed(short_tmp) as system:
+        reader, writer = os.pipe()
+        os.close(reader)
+        upgrading = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "deploy.upgrade", cwd=system.checkout, env=system.environ,
+            stdout=writer, stderr=writer, start_new_session=True,
+        )  # fmt: skip
+        os.close(writer)
+        async with asyncio.timeout(90):
+            while not list(system.directory.glob("backups/upgrade-*/manifest.json")):
+                await asyncio.sleep(0.02)
+            os.killpg(upgrading.pid, signal.SIGHUP)
+            while Supervisor(system.directory).stays():
+                await asyncio.sleep(0.02)
+            os.killpg(upgrading.pid, signal.SIGTERM)
+            assert await upgrading.wait() == 0
+        await system.wait_ready()
+        contact = new_contact()
+        await system.deliver(webhook(contact, "oi"))
+        await system.settled(contact, 1)
+        assert system.heard(contact)
 
 
 async def test_a_version_that_does_not_work_changes_nothing(short_tmp: Path) -> None:
@@ -195,6 +228,42 @@ async def test_a_version_that_does_not_work_changes_nothing(short_tmp: Path) -> 
         assert not load.refused
         assert not (system.directory / "rehearsal").exists() and not list((system.directory / "backups").iterdir())
         await all_answered_once(system, load)
+
+
+async def test_what_dies_meanwhile_waits_and_ctrl_c_leaves_nothing_behind(short_tmp: Path) -> None:
+    """The process manager started it again with the code on the disk, which is the one that was not tried yet, and
+    that migrated the real data. Ctrl-C left the rehearsal running."""
+    async with managed(short_tmp) as system:
+        hangs = (
+            "import os, sys, time\nif 'agent_service' in sys.orig_argv and 'rehearsal' in os.environ['SDR_DATA_DIR']:"
+        )
+        new = system.commit("migrates, and hangs on the copy", f"{MIGRATES}\n{hangs}\n    time.sleep(600)")
+        system.git("checkout", "-q", "HEAD~1")
+        was = system.git("rev-parse", "HEAD")
+        upgrading = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "deploy.upgrade", "--ref", new, cwd=system.checkout, env=system.environ,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
+        )  # fmt: skip
+        rehearsal = system.directory / "rehearsal"
+        async with asyncio.timeout(60):
+            while not (rehearsal / "logs" / "ingress.log").exists():
+                await asyncio.sleep(0.05)
+        other = await system.tool("restore", "--from", next(system.directory.glob("backups/*")).name, "--stop", "yes")
+        assert other.code == 1 and f"make upgrade (process {upgrading.pid}) is at work" in other.err
+        await system.kill("buffer_service")
+        await asyncio.sleep(4)
+        with pytest.raises(grpc.RpcError):
+            await system.buffer.GetStats(pb.GetStatsRequest(), timeout=1)
+        upgrading.terminate()  # As Ctrl-C, which a test in the background does not get.
+        out, _ = await upgrading.communicate()
+        assert upgrading.returncode == 130, out.decode()
+        assert "Nothing was changed" in out.decode() and "Traceback" not in out.decode()
+        assert system.git("rev-parse", "HEAD") == was
+        assert not rehearsal.exists() and not list((system.directory / "backups").iterdir())
+        assert not doctor.left_over(rehearsal)
+        await system.wait_ready()
+        await system.tool("down")
+        assert system.schema() == VERSION
 
 
 async def test_a_version_that_fails_on_the_real_data_goes_back_and_forgets_nothing(short_tmp: Path) -> None:
