@@ -137,8 +137,7 @@ def check_data_dir(data: Path) -> list[Missing]:
     """A directory that we may write, or may make."""
     absolute = data.absolute()
     missing = []
-    # The longest is that of an upgrade's rehearsal.
-    if len(os.fsencode(str(absolute / "rehearsal" / "supervisor.sock"))) > LONGEST_SOCKET_PATH or "%" in str(absolute):
+    if not has_room_for_socket(absolute) or "%" in str(absolute):
         missing.append(
             Missing(f"SDR_DATA_DIR is too long or holds a %: {absolute}", "make up SDR_DATA_DIR=/short/path")
         )
@@ -152,6 +151,11 @@ def check_data_dir(data: Path) -> list[Missing]:
             Missing(f"SDR_DATA_DIR {data}: no right to write {existing}", f'sudo chown "$USER" "{existing}"')
         )
     return missing
+
+
+def has_room_for_socket(data: Path) -> bool:
+    """Whether the process manager can listen in this directory: the system bounds the length of a socket's path."""
+    return len(os.fsencode(str(data.absolute() / "supervisor.sock"))) <= LONGEST_SOCKET_PATH
 
 
 def extras(settings: Mapping[str, str]) -> list[str]:

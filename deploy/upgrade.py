@@ -24,6 +24,7 @@ from deploy import backup, probe, rehearsal, restore, started, version
 from deploy import manifest as manifests
 from deploy import settings as settings_of
 from deploy.alone import Busy, alone
+from deploy.doctor import has_room_for_socket
 from deploy.manifest import BackupError
 from deploy.output import say
 from deploy.settings import SystemSettings
@@ -98,6 +99,11 @@ class Upgrade:
             raise UpgradeError(
                 f"What runs was started with other settings than these: {', '.join(changed)}. Give them as they were, "
                 "on this line or in .env; or change over to these first: make up"
+            )
+        if not has_room_for_socket(folder := self.settings.data_dir / rehearsal.FOLDER):
+            raise UpgradeError(
+                f"The path of {folder.absolute()} is too long for a system of its own, which an upgrade tries first: "
+                "make down, move the data to a shorter path, and make up SDR_DATA_DIR=/short/path"
             )
         self.before = version.remembered(self.settings.data_dir) or version.current()
         if not self.ref:

@@ -30,7 +30,7 @@ _EMAIL = re.compile(r"[\w.+%-]{1,64}@[\w-]{1,63}(?:\.[\w-]{1,63}){1,5}")
 _SPELT_EMAIL = re.compile(r"\w\s*(?:\barroba\b|[\[(]\s*(?:at|arroba)\s*[\])])\s*\w")
 _ENDINGS = (
     "com|net|org|br|io|app|dev|info|xyz|gov|edu|ly|gl|me|co|pt|site|online|shop|store|club|vip|top|link|click|bio"
-    "|live|page|website|space|tech|digital|solar|chat|pro|biz|gg|tv"
+    "|live|page|website|space|tech|digital|chat|pro|biz|gg|tv"
 )
 # "golpe[.]com", "golpe ponto com ponto br"; not "o ponto com mais sol".
 _SPELT_LINK = re.compile(

@@ -320,6 +320,17 @@ def upgrading(settings: SystemSettings) -> upgrade.Upgrade:
     return upgrade.Upgrade(settings=settings, install=["true"], ref="")
 
 
+def test_an_upgrade_whose_rehearsal_could_not_listen_is_refused_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its socket lies a folder deeper: where `make up` just works, the process manager of a rehearsal did not start."""
+    monkeypatch.setattr(Supervisor, "is_running", lambda _: True)
+    monkeypatch.setattr("deploy.probe.health", lambda *_: "ready")
+    monkeypatch.setattr("deploy.started.differences", lambda *_, **__: [])
+    for length, refused in ((60, False), (70, True)):
+        one = upgrading(load(SystemSettings, environ={"SDR_DATA_DIR": f"/tmp/{'x' * length}"}, env_file=None))
+        with pytest.raises(upgrade.UpgradeError, match="too long") if refused else contextlib.nullcontext():
+            one.check()
+
+
 def lift(path: Path) -> None:
     db = apsw.Connection(str(path))
     db.execute(f"CREATE TABLE novelty (x); PRAGMA user_version = {buffer_schema.VERSION + 1}").fetchall()
