@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -155,34 +156,58 @@ def test_what_is_being_stopped_is_waited_for(system: RunningSystem) -> None:
     """After Ctrl-C on `make down`, or beside another one, the tools ended with a traceback."""
     assert system.run("up").returncode == 0
     assert system.run("backup", "--name", "one").returncode == 0
-    assert begin_and_interrupt(system, "down") == 130
-    up = system.run("up")
-    assert up.returncode == 0, up.stderr
-    assert "It is being stopped." in up.stdout
-    assert begin_and_interrupt(system, "restore", "--from", "one", "--stop", "yes") == 1
-    status = system.run("status")
-    assert "Traceback" not in status.stderr
+    with stopping_slowly(system):
+        assert begin_and_interrupt(system, "down") == 130
+        up = begun(system, "up", saying="It is being stopped.")
+    assert ended(up) == 0
+    with stopping_slowly(system):
+        assert begin_and_interrupt(system, "restore", "--from", "one", "--stop", "yes") == 1
+        status = system.run("status")
+        assert "Traceback" not in status.stderr
     down = system.run("down")
     assert down.returncode == 0, down.stderr
     assert ready_processes(system) == {}
 
 
-def begin_and_interrupt(system: RunningSystem, module: str, *arguments: str) -> int:
-    """Exit code of a tool that gets a Ctrl-C as soon as it has begun to stop the system."""
+@contextmanager
+def stopping_slowly(system: RunningSystem) -> Iterator[None]:
+    """Meanwhile one of the processes does not end when it is told to."""
+    held = ready_processes(system)["agent_service"]
+    os.kill(held, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(held, signal.SIGCONT)
+
+
+def begun(system: RunningSystem, module: str, *arguments: str, saying: str) -> subprocess.Popen[str]:
+    """A tool that has said this."""
     # A shell ignores Ctrl-C for what it has put in the background.
     code = (
         "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
         f"runpy.run_module('deploy.{module}', run_name='__main__')"
     )
     command = [sys.executable, "-c", code, *arguments]
-    with subprocess.Popen(
+    tool = subprocess.Popen(
         command, cwd=system.directory, env=system.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as tool:
-        assert tool.stdout and tool.stderr
-        assert "Finishing" in tool.stdout.readline()
-        time.sleep(0.1)
-        tool.send_signal(signal.SIGINT)
-        assert "Traceback" not in tool.stderr.read()
+    )
+    assert tool.stdout
+    assert any(saying in line for line in iter(tool.stdout.readline, ""))
+    return tool
+
+
+def begin_and_interrupt(system: RunningSystem, module: str, *arguments: str) -> int:
+    """Exit code of a tool that gets a Ctrl-C while it stops the system."""
+    tool = begun(system, module, *arguments, saying="Finishing")
+    time.sleep(0.3)
+    tool.send_signal(signal.SIGINT)
+    return ended(tool)
+
+
+def ended(tool: subprocess.Popen[str]) -> int:
+    """The exit code of a tool; it tells of no traceback."""
+    _, errors = tool.communicate(timeout=60)
+    assert "Traceback" not in errors
     return tool.returncode
 
 
