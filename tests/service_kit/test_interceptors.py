@@ -41,9 +41,15 @@ async def failure(channel: grpc.aio.Channel, method: str) -> errors.ParsedError:
     return errors.parse(caught.value)
 
 
-def lines(capsys: pytest.CaptureFixture[str], event: str) -> list[dict[str, object]]:
-    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-    return [line for line in printed if line["event"] == event]
+async def lines(capsys: pytest.CaptureFixture[str], event: str, *, count: int) -> list[dict[str, object]]:
+    """So many lines of this event: a client may have its answer before the server has written about it."""
+    found: list[dict[str, object]] = []
+    async with asyncio.timeout(10):
+        while len(found) < count:
+            await asyncio.sleep(0)
+            printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+            found += [line for line in printed if line["event"] == event]
+    return found
 
 
 async def test_all_four_kinds_pass_through(channel: grpc.aio.Channel) -> None:
@@ -83,7 +89,7 @@ async def test_exception_text_never_reaches_the_client(
     parsed = errors.parse(caught.value)
     assert (parsed.code, parsed.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
     assert SECRET not in str(caught.value)
-    (line,) = lines(capsys, "call_failed")
+    (line,) = await lines(capsys, "call_failed", count=1)
     assert line["error_id"] == parsed.metadata["error_id"]
     assert "ValueError" in str(line["exception"])
 
@@ -96,7 +102,7 @@ async def test_an_inner_cancellation_does_not_leave_the_client_waiting(channel: 
 async def test_a_plain_abort_passes(channel: grpc.aio.Channel, capsys: pytest.CaptureFixture[str]) -> None:
     parsed = await failure(channel, "Abort")
     assert (parsed.code, parsed.reason, parsed.message) == (grpc.StatusCode.ALREADY_EXISTS, "", "twice")
-    assert lines(capsys, "call_handled")[0]["code"] == "ALREADY_EXISTS"
+    assert (await lines(capsys, "call_handled", count=1))[0]["code"] == "ALREADY_EXISTS"
 
 
 async def test_one_line_per_call_with_the_request_id(
@@ -106,7 +112,7 @@ async def test_one_line_per_call_with_the_request_id(
     await echo(b"x", timeout=5, metadata=(("x-request-id", "abc-1"),))
     await echo(b"x", timeout=5, metadata=(("x-request-id", "no good"),))
     await failure(channel, "Refuse")
-    first, second, third = lines(capsys, "call_handled")
+    first, second, third = await lines(capsys, "call_handled", count=3)
     assert (first["request_id"], first["code"], first["peer"]) == ("abc-1", "OK", "unix")
     assert first["method"] == f"/{NAME}/Echo"
     assert isinstance(first["duration_ms"], float)
@@ -178,7 +184,8 @@ async def test_the_request_id_is_handed_on(tmp_path: Path, capsys: pytest.Captur
             call = peer.channel.unary_stream(f"/{NAME}/Count")(b"1", timeout=5, metadata=(("x-request-id", "mine"),))
             assert [item async for item in call] == [b"0"]
         await peer.close()
-    assert [line["request_id"] for line in lines(capsys, "call_handled")] == ["outer-1", "mine"]
+    handled = await lines(capsys, "call_handled", count=2)
+    assert [line["request_id"] for line in handled] == ["outer-1", "mine"]
 
 
 async def test_a_plain_servicer_can_be_served() -> None:
