@@ -92,6 +92,8 @@ class World:
         async with asyncio.timeout(10):
             while self.counters[f"summaries_{what}"] < count:
                 await asyncio.sleep(0.002)
+        # What has counted is over; now it is let go of, too.
+        await asyncio.sleep(0)
 
     async def asked(self, count: int) -> None:
         async with asyncio.timeout(10):
