@@ -155,9 +155,8 @@ class Supervisor:
         while (state := self.states().get(name)) and state.is_coming_or_up:
             try:
                 self._call("stopProcess", name)
-            except (
-                xmlrpc.client.Fault
-            ):  # It died by itself and is not started again yet: what can't be stopped so soon.
+            except xmlrpc.client.Fault:
+                # It died by itself and is not started again yet: what can't be stopped so soon.
                 time.sleep(0.05)
 
     def start_program(self, name: str) -> None:

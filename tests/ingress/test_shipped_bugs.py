@@ -6,7 +6,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,44 +15,10 @@ from agentic_sdr.agent.v1 import agent_service_pb2 as agent_pb
 from agentic_sdr.buffer.v1 import buffer_service_pb2 as pb
 from agentic_sdr.common.v1 import message_pb2, turn_pb2
 from ingress import buffer_link
-from ingress.settings import IngressSettings
-from ingress.turn_runner import TurnRunner
 from service_kit.clock import SystemClock
-from service_kit.settings import load
-from tests.ingress.test_turn_runner import CONTACT, HONEST, SCOPE, Rig, changes, done, rig, text
+from tests.ingress.test_turn_runner import CONTACT, HONEST, SCOPE, Rig, Runner, another, changes, done, rig, text
 
 both = pytest.mark.parametrize("strategy", ["enqueue", "preempt"])
-
-
-class Runner:
-    """One ingress process."""
-
-    def __init__(self, runner: TurnRunner, running: asyncio.Task[None]) -> None:
-        self.runner, self.running = runner, running
-
-    async def dies(self) -> None:
-        """No goodbye: the stream breaks, nothing is released."""
-        self.running.cancel()
-        await asyncio.gather(self.running, return_exceptions=True)
-        await self.runner.close()
-
-
-@asynccontextmanager
-async def another(r: Rig) -> AsyncIterator[Runner]:
-    """A further ingress at the same buffer."""
-    runner = TurnRunner(
-        services=r.services,
-        providers={"test": r.provider},
-        settings=load(IngressSettings, environ={}, env_file=None),
-        clock=SystemClock(),
-        honest_sentence=lambda: HONEST,
-        on_finished=r.finished.append,
-    )
-    process = Runner(runner, asyncio.create_task(runner.run()))
-    try:
-        yield process
-    finally:
-        await process.dies()
 
 
 def update(name: str) -> agent_pb.RespondResponse:

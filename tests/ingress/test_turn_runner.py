@@ -231,6 +231,37 @@ async def rig(tmp_path: Path, *, context: ContextStandIn | None = None, **enviro
             await services.close()
 
 
+class Runner:
+    """One ingress process."""
+
+    def __init__(self, runner: TurnRunner, running: asyncio.Task[None]) -> None:
+        self.runner, self.running = runner, running
+
+    async def dies(self) -> None:
+        """No goodbye: the stream breaks, nothing is released."""
+        self.running.cancel()
+        await asyncio.gather(self.running, return_exceptions=True)
+        await self.runner.close()
+
+
+@asynccontextmanager
+async def another(r: Rig) -> AsyncIterator[Runner]:
+    """A further ingress at the same buffer."""
+    runner = TurnRunner(
+        services=r.services,
+        providers={"test": r.provider},
+        settings=load(IngressSettings, environ={}, env_file=None),
+        clock=SystemClock(),
+        honest_sentence=lambda: HONEST,
+        on_finished=r.finished.append,
+    )
+    process = Runner(runner, asyncio.create_task(runner.run()))
+    try:
+        yield process
+    finally:
+        await process.dies()
+
+
 async def test_each_bubble_goes_out_while_the_next_is_written(tmp_path: Path) -> None:
     async with rig(tmp_path) as r:
         first_is_out = asyncio.Event()
@@ -363,20 +394,9 @@ async def test_a_silence_that_changes_hands_is_not_thought_over_again(tmp_path: 
         await r.runner.drain(turns_s=0.2, sends_s=0.2)
         r.context.record_delay_s = 0.0
         r.agent.reply = r.agent.echo
-        second = TurnRunner(
-            services=r.services,
-            providers={"test": r.provider},
-            settings=load(IngressSettings, environ={}, env_file=None),
-            clock=SystemClock(),
-            honest_sentence=lambda: HONEST,
-            on_finished=r.finished.append,
-        )
-        running = asyncio.create_task(second.run())
-        await r.until(lambda: bool(r.finished))
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
-        await second.close()
-        assert second.counters["assigned"] == 1 and len(r.agent.begins) == 1
+        async with another(r) as second:
+            await r.until(lambda: bool(r.finished))
+        assert second.runner.counters["assigned"] == 1 and len(r.agent.begins) == 1
         assert r.provider.sent == [] and len(r.context.records) == 1
 
 
